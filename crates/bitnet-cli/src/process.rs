@@ -33,7 +33,7 @@ pub(crate) fn cpu_name() -> Option<String> {
 
 /// CPUs that this process may use.
 pub(crate) fn cpus() -> NonZeroUsize {
-    bitnet::ternary_kernels::available_cpus()
+    bitnet::available_cpus()
 }
 
 /// The default number of threads of an engine.

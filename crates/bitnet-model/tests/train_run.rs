@@ -144,7 +144,7 @@ fn resume_with_muon_and_an_average_is_exact() {
     assert_eq!(of_q, [format!("ema.{q}"), q.to_owned(), format!("muon.m.{q}")]);
     assert!(file.names().any(|n| n == "adam.v.model.embed_tokens.weight"));
 
-    // Moments of one optimizer are no use to the other.
+    // One optimizer cannot use the moments of the other.
     let other = TrainConfig { optimizer: OptimizerKind::AdamW, muon: MuonOptions::default(), ..c };
     let refused = run.checkpoint().second_stage(model(), other).unwrap_err();
     assert!(matches!(refused, TrainError::Option { option: "optimizer", .. }), "{refused}");

@@ -151,7 +151,7 @@ impl Default for Options {
 
 /// The other half is the model's, and that of those who ask for little.
 fn half_the_cpus() -> usize {
-    (bitnet::ternary_kernels::available_cpus().get() / 2).max(1)
+    (bitnet::available_cpus().get() / 2).max(1)
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub use bitnet_model::{
 pub use loader::chat::{ChatError, Message, RenderOptions};
 pub use loader::{Container, LoadError, LoadOptions, LoadedModel, ModelInfo, QkLayout};
 pub use ternary_kernels::tune::{TuneOptions, TuneReport};
-pub use ternary_kernels::{Isa, Kernel, KernelError};
+pub use ternary_kernels::{Isa, Kernel, KernelError, available_cpus};
 
 pub use batch::{Batch, Prepared, SequenceId};
 pub use classify::Classifier;

@@ -271,7 +271,7 @@ pub enum KernelError {
         /// The available names, comma separated.
         available: String,
     },
-    /// A measurement may not choose a kernel that rounds: whoever wants it names it.
+    /// A measurement may not choose a kernel that rounds: a caller that wants it names it.
     #[error(
         "kernel {kernel:?} is not exact, so a tuning may not choose it; name it as the kernel of the model instead"
     )]

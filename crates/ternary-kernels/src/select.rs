@@ -96,7 +96,7 @@ pub fn choose(wishes: Wishes, work: Workload) -> Result<(Arc<dyn Kernel>, Chosen
     }
 }
 
-/// Whether a measurement may choose `kernel`: exact ones only. One that rounds is used only by whoever names it.
+/// Whether a measurement may choose `kernel`: exact ones only. One that rounds is used only where a caller names it.
 pub fn tunable(kernel: &dyn Kernel) -> bool {
     kernel.exact()
 }

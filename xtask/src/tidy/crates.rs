@@ -21,7 +21,7 @@ const DENY_UNSAFE: &[&str] = &["loader"];
 const KERNELS: &str = "ternary-kernels";
 
 /// The only dependencies of [`KERNELS`].
-const KERNEL_DEPENDENCIES: &[&str] = &["bytemuck", "half", "memmap2", "rayon", "thiserror"];
+const KERNEL_DEPENDENCIES: &[&str] = &["bytemuck", "half", "measure", "memmap2", "rayon", "thiserror"];
 
 /// Crates that the facade's default tree must not hold: asynchronous runtimes, foreign C code, and tools that build C.
 const BANNED: &[(&str, &str)] = &[

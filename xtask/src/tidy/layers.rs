@@ -8,7 +8,8 @@ use super::sources::{SourceFile, code};
 const CRATE: &str = "crates/ternary-kernels/src/";
 
 /// Memory, instruction sets, registers: the properties of this machine.
-const MACHINE: &[&str] = &["machine", "isa", "simd", "Isa", "Cpu", "AlignedBuf", "SharedBytes", "KernelError"];
+const MACHINE: &[&str] =
+    &["machine", "isa", "simd", "available_cpus", "Isa", "Cpu", "AlignedBuf", "SharedBytes", "KernelError"];
 /// Threads, and how outputs are shared out to them.
 const THREADS: &[&str] = &["threads", "team", "Team", "ColsMut", "split_cols"];
 /// Quantised activations.

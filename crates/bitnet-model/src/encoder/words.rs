@@ -109,7 +109,7 @@ fn is_unspaced(c: char) -> bool {
 /// Returns whether there are more, which were left out.
 ///
 /// - Letters and digits side by side are one word, with the marks on them and with single apostrophes between them
-///   (`don't`). Only `'s` at the end is a word of its own (`Ann` `'s`): what belongs to somebody begins behind it, and a
+///   (`don't`). Only `'s` at the end is a word of its own (`Ann` `'s`): what is owned begins after it, and a
 ///   slot ends before it.
 /// - In scripts without spaces (Han, Hiragana, Katakana, Thai ...) every character is a word, with its marks.
 /// - Every other character that is neither white space nor a control character nor of width zero is a word, with its
@@ -195,7 +195,10 @@ mod tests {
     #[test]
     fn words_of_many_scripts() {
         assert_eq!(words("play Sgt. Pepper's 2nd-best"), ["play", "Sgt", ".", "Pepper", "'s", "2nd", "-", "best"]);
-        assert_eq!(words("It\u{2019}s BOB'S, boys' o'clock"), ["It", "\u{2019}s", "BOB", "'S", ",", "boys", "'", "o'clock"]);
+        assert_eq!(
+            words("It\u{2019}s BOB'S, boys' o'clock"),
+            ["It", "\u{2019}s", "BOB", "'S", ",", "boys", "'", "o'clock"]
+        );
         // Neither a longer end nor an apostrophe without a word before it.
         assert_eq!(words("a'so 's a's\u{301} a's's"), ["a'so", "'", "s", "a's\u{301}", "a", "'s", "'", "s"]);
         assert_eq!(

@@ -242,7 +242,7 @@ mod tests {
                 clients.push(TcpStream::connect(address).await.unwrap());
                 gives_up(listener.accept().await.unwrap().0, limit)
             };
-            // The longest time is no error, and what finds room is written at once.
+            // The longest time is accepted, and bytes that the socket has room for are written at once.
             let (mut patient, mut hasty) = (accepted(Duration::MAX).await, accepted(Duration::from_millis(20)).await);
             let write = async |stream: &mut Pin<Box<TimeoutWriter<TcpStream>>>| {
                 std::future::poll_fn(|cx| stream.as_mut().poll_write(cx, &[0; 1 << 16])).await.map_err(|e| e.kind())

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use bitnet_model::config_json::{self, decimal};
 use bitnet_model::{
-    Architecture, DeltaTensor, FloatMatrix, FloatType, InputForms, LayerWeights, ModelConfig, ModelWeights, Norm, Pooling,
-    Projection, Table,
+    Architecture, DeltaTensor, FloatMatrix, FloatType, InputForms, LayerWeights, ModelConfig, ModelWeights, Norm,
+    Pooling, Projection, Table,
 };
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};

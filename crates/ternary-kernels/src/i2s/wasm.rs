@@ -113,10 +113,7 @@ impl Lanes128 for Simd128 {
     }
     #[inline(always)]
     fn widen(self, [a, b]: [v128; 2], narrow: [v128; 2]) -> [v128; 2] {
-        [
-            i32x4_add(a, i32x4_extadd_pairwise_i16x8(narrow[0])),
-            i32x4_add(b, i32x4_extadd_pairwise_i16x8(narrow[1])),
-        ]
+        [i32x4_add(a, i32x4_extadd_pairwise_i16x8(narrow[0])), i32x4_add(b, i32x4_extadd_pairwise_i16x8(narrow[1]))]
     }
     #[inline(always)]
     fn rows(self, [a, b]: [v128; 2]) -> [i32; 4] {

@@ -102,7 +102,12 @@ impl Simd for Sse41 {
     }
     #[inline(always)]
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        [fma(self, a[0], b[0], c[0]), fma(self, a[1], b[1], c[1]), fma(self, a[2], b[2], c[2]), fma(self, a[3], b[3], c[3])]
+        [
+            fma(self, a[0], b[0], c[0]),
+            fma(self, a[1], b[1], c[1]),
+            fma(self, a[2], b[2], c[2]),
+            fma(self, a[3], b[3], c[3]),
+        ]
     }
     #[inline(always)]
     fn min(self, a: Self::F, b: Self::F) -> Self::F {
@@ -171,9 +176,7 @@ impl Simd for Sse41 {
     }
     #[inline(always)]
     fn exp2(self, n: Self::I) -> Self::F {
-        proven!(self, {
-            each!(|n| _mm_castsi128_ps(_mm_slli_epi32::<23>(_mm_add_epi32(n, _mm_set1_epi32(127)))), n)
-        })
+        proven!(self, each!(|n| _mm_castsi128_ps(_mm_slli_epi32::<23>(_mm_add_epi32(n, _mm_set1_epi32(127)))), n))
     }
 
     #[inline(always)]

@@ -132,7 +132,9 @@ mod tests {
             let peak = dot_peak(isa, NonZeroUsize::new(2).unwrap(), Duration::ZERO);
             match (isa.is_available(), isa) {
                 (false, _) => assert!(matches!(peak, Err(KernelError::UnavailableIsa { .. }))),
-                (true, Isa::Sse41 | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni) => assert!(peak.unwrap().unwrap() > 0.0),
+                (true, Isa::Sse41 | Isa::Avx2 | Isa::AvxVnni | Isa::Avx512Vnni) => {
+                    assert!(peak.unwrap().unwrap() > 0.0)
+                }
                 (true, _) => assert_eq!(peak, Ok(None)),
             }
         }

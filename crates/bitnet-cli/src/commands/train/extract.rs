@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use bitnet::EncoderMixer;
 use bitnet::train::Finish;
-use bitnet::train::extract::{Beginning, ExtractCheckpoint, ExtractEvent, ExtractOptions, TaskData, TaskFigures, train_from};
+use bitnet::train::extract::{
+    Beginning, ExtractCheckpoint, ExtractEvent, ExtractOptions, TaskData, TaskFigures, train_from,
+};
 use bitnet_model::encoder::Extractor;
 use clap::Args;
 use loader::extractor::{read, write_gguf, write_safetensors};
@@ -329,7 +331,9 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
         (false, false) => None,
         (false, true) => {
             let saved = saved.display();
-            return Err(CliError::usage(format!("{saved} is of an earlier run: pass --resume to go on from it, or another --out")));
+            return Err(CliError::usage(format!(
+                "{saved} is of an earlier run: pass --resume to go on from it, or another --out"
+            )));
         }
     };
     let log = args.out.join("log.jsonl");

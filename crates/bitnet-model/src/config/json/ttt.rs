@@ -74,9 +74,7 @@ pub fn named_mixers<'a>(
 /// # Errors
 /// [`JsonError::Value`] naming the key.
 pub fn refuse_unknown_ttt(map: &Map<String, Value>) -> Result<(), JsonError> {
-    for (section, known) in
-        [(TTT, to_json(&TttOptions::default())), (DELTA, delta_to_json(&DeltaOptions::default()))]
-    {
+    for (section, known) in [(TTT, to_json(&TttOptions::default())), (DELTA, delta_to_json(&DeltaOptions::default()))] {
         let Some(given) = Fields(map).object(section)? else { continue };
         if let Some(key) = given.keys().find(|k| known.get(k.as_str()).is_none()) {
             return Err(unsupported(section, format!("a section with {key:?}"), "there is no such key in it"));

@@ -28,7 +28,16 @@ pub struct Augmentation {
 
 impl Default for Augmentation {
     fn default() -> Self {
-        Self { typos: 0.5, exchange: 0.5, feature_dropout: 0.1, outside_repeats: 5, left_out: 0.0, masked: 0.0, crossed: 0.0, mixtures: 0.0 }
+        Self {
+            typos: 0.5,
+            exchange: 0.5,
+            feature_dropout: 0.1,
+            outside_repeats: 5,
+            left_out: 0.0,
+            masked: 0.0,
+            crossed: 0.0,
+            mixtures: 0.0,
+        }
     }
 }
 
@@ -111,7 +120,8 @@ impl<'d> Variants<'d> {
                 if said.is_within_one(&word) {
                     said.replace(word, &['\u{FFFD}']);
                 }
-            } else if drawn < o.masked + o.left_out && said.spans.iter().all(|s| s.end <= word.start || word.end <= s.start)
+            } else if drawn < o.masked + o.left_out
+                && said.spans.iter().all(|s| s.end <= word.start || word.end <= s.start)
             {
                 said.replace(word, &[]);
             }

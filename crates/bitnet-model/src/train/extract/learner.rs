@@ -249,14 +249,11 @@ impl Learner {
     ///
     /// # Errors
     /// A tensor that is missing or of another size.
-    pub(super) fn resume(
-        &mut self,
-        saved: &mut ExtractCheckpoint,
-        step: u64,
-    ) -> Result<Option<Snapshot>, TrainError> {
+    pub(super) fn resume(&mut self, saved: &mut ExtractCheckpoint, step: u64) -> Result<Option<Snapshot>, TrainError> {
         let (dense, table) = (self.params.values.len(), self.table.values.len());
         self.params.values = saved.take("dense", dense)?;
-        (self.adam.m, self.adam.v, self.adam.step) = (saved.take("dense.m", dense)?, saved.take("dense.v", dense)?, step);
+        (self.adam.m, self.adam.v, self.adam.step) =
+            (saved.take("dense.m", dense)?, saved.take("dense.v", dense)?, step);
         self.table.values = saved.take("table", table)?;
         (self.table.m, self.table.v) = (saved.take("table.m", table)?, saved.take("table.v", table)?);
         let mut snapshot = |names: [&str; 2]| -> Result<Option<Snapshot>, TrainError> {

@@ -143,15 +143,13 @@ impl ExtractOptions {
                 return bad(option, &value, "a positive number");
             }
         }
-        for (option, value) in
-[
-                ("weight-decay", self.weight_decay),
-                ("table-decay", self.table_decay),
-                ("agreement", self.agreement),
-                ("clip", self.clip),
-                ("tag-weight", f64::from(self.tag_weight)),
-            ]
-        {
+        for (option, value) in [
+            ("weight-decay", self.weight_decay),
+            ("table-decay", self.table_decay),
+            ("agreement", self.agreement),
+            ("clip", self.clip),
+            ("tag-weight", f64::from(self.tag_weight)),
+        ] {
             if !(value >= 0.0 && value.is_finite()) {
                 return bad(option, &value, "a number of at least 0");
             }
@@ -160,30 +158,26 @@ impl ExtractOptions {
             return bad("average", &self.average, "at least 0 and below 1");
         }
         let a = &self.augmentation;
-        for (option, value) in
-            [
-                ("dropout", self.dropout),
-                ("word-dropout", self.word_dropout),
-                ("smoothing", self.smoothing),
-                ("feature-dropout", a.feature_dropout),
-                ("left-out", a.left_out),
-                ("masked", a.masked),
-            ]
-        {
+        for (option, value) in [
+            ("dropout", self.dropout),
+            ("word-dropout", self.word_dropout),
+            ("smoothing", self.smoothing),
+            ("feature-dropout", a.feature_dropout),
+            ("left-out", a.left_out),
+            ("masked", a.masked),
+        ] {
             if !(0.0..=0.9).contains(&value) {
                 return bad(option, &value, "between 0 and 0.9");
             }
         }
-        for (option, value) in
-            [
-                ("float-share", self.float_share),
-                ("typos", a.typos),
-                ("exchange", a.exchange),
-                ("crossed", a.crossed),
-                ("mixtures", a.mixtures),
-                ("taught", self.taught),
-            ]
-        {
+        for (option, value) in [
+            ("float-share", self.float_share),
+            ("typos", a.typos),
+            ("exchange", a.exchange),
+            ("crossed", a.crossed),
+            ("mixtures", a.mixtures),
+            ("taught", self.taught),
+        ] {
             if !(0.0..=1.0).contains(&value) {
                 return bad(option, &value, "between 0 and 1");
             }

@@ -67,11 +67,7 @@ impl<'d> Run<'d> {
     }
 
     /// Goes on after `step` steps; returns the snapshot of the best validation.
-    pub(super) fn resume(
-        &mut self,
-        saved: &mut ExtractCheckpoint,
-        step: u64,
-    ) -> Result<Option<Snapshot>, TrainError> {
+    pub(super) fn resume(&mut self, saved: &mut ExtractCheckpoint, step: u64) -> Result<Option<Snapshot>, TrainError> {
         (0..step.div_ceil(self.steps_per_pass)).for_each(|pass| self.shuffle(pass));
         self.learner.resume(saved, step)
     }

@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::data::{TaskData, Utterance};
 use super::options::ExtractOptions;
-use crate::train::checkpoint::{Checkpoint, bad, put, read, sealed, unsealed};
 use crate::encoder::Extractor;
 use crate::train::TrainError;
+use crate::train::checkpoint::{Checkpoint, bad, put, read, sealed, unsealed};
 
 /// The entry of the metadata that says what run this is.
 const KEY: &str = "bitnet-train-extract";

@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use super::batch::Batch;
+use super::batch::{Batch, Goal};
 use super::heads::Weights;
 use super::learner::Learner;
 use super::*;
 use crate::encoder::{EncoderMixer, Extractor, ExtractorConfig, FeatureConfig, TaskConfig};
+use crate::train::Random;
 
 fn names(all: &[&str]) -> Vec<String> {
     all.iter().map(|n| (*n).to_owned()).collect()
@@ -297,7 +298,8 @@ fn gradients_are_slopes_with_twins_and_teachers() {
     };
     again("nothing of this knd", 1, Goal::Outside);
     again("nothing of ths kind", 1, Goal::Outside);
-    batch.taught = batch.all.iter().map(|t| if t.task == 0 { vec![0.2, 0.8, 0.0] } else { vec![0.1, 0.5, 0.1, 0.3] }).collect();
+    batch.taught =
+        batch.all.iter().map(|t| if t.task == 0 { vec![0.2, 0.8, 0.0] } else { vec![0.1, 0.5, 0.1, 0.3] }).collect();
     let weights = Weights { smoothing: 0.1, agreement: 2.0, taught: 0.6, ..WEIGHTS };
     let gradient = learner.flat_gradient(&batch, weights);
     let values = learner.flat();

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use bitnet::loader::files;
 use bitnet::train::extract::{TaskData, TaskFigures};
+use loader::files;
 use measure::plot::{self, Bar, Curve, Frame};
 
 use crate::error::CliError;
