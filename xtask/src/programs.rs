@@ -76,7 +76,7 @@ pub(crate) fn hostile(args: &[String]) -> Result<(), XtaskError> {
     run(&program("hostile"), &["--program", &bitnet].into_iter().chain(args).collect::<Vec<_>>(), &[])
 }
 
-/// The same, with the server beside the library and the command: neither keeps more than one core busy.
+/// Hostile inputs of the server, beside those of the library and the command: neither keeps more than one core busy.
 ///
 /// # Errors
 /// The errors of [`hostile`].

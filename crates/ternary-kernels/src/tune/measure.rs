@@ -169,7 +169,7 @@ impl Candidate {
 }
 
 impl Bench {
-    /// Every kernel on the smallest matrix, in turns; those that are no contenders are left out.
+    /// Every kernel on the smallest matrix, in turns; those far behind the best are left out.
     fn first_look(
         &mut self,
         kernels: &[Arc<dyn Kernel>],
