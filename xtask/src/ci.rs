@@ -46,11 +46,13 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
 }
 
 /// Each published crate by itself without its default features, then with each feature alone: features may only add
-/// code. One that a crate above turns on is compiled with that crate's feature.
+/// code. One that a crate above turns on is compiled with that crate's feature. With the package `host-features` beside
+/// it, the procedural macros are those of the whole workspace, which are built; the crate's own dependencies stay as
+/// they are.
 fn features_alone() -> Result<(), XtaskError> {
     let workspace = Workspace::load()?;
     for package in workspace.published() {
-        let check = ["check", "--no-default-features", "-p", &package.name];
+        let check = ["check", "--no-default-features", "-p", &package.name, "-p", "host-features"];
         cargo(&check, &[])?;
         for (feature, _) in package.features.iter().filter(|(f, _)| f != "default") {
             if workspace.is_turned_on_elsewhere(package, feature) {

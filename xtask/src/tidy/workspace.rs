@@ -41,7 +41,8 @@ pub(crate) struct Dependency {
 }
 
 /// Packages that only this repository uses.
-pub(crate) const INTERNAL: &[&str] = &["xtask", "parity", "bench", "hostile", "intent", "benches", "test-support"];
+pub(crate) const INTERNAL: &[&str] =
+    &["xtask", "parity", "bench", "hostile", "host-features", "intent", "benches", "test-support"];
 
 impl Workspace {
     /// Asks cargo.

@@ -1,0 +1,1 @@
+//! Nothing: this package is about its build dependencies, see its `Cargo.toml`.
