@@ -84,8 +84,9 @@ fn packages(thorough: bool) -> Result<(), XtaskError> {
 pub(crate) fn emulated(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     // The longest jobs come first, so that no core waits for it at the end.
     let mut jobs = valgrind()?;
-    jobs.extend(isas::emulated_jobs()?);
+    jobs.extend(isas::emulated_jobs(thorough)?);
     jobs.extend(foreign::neon_jobs(steps, thorough)?);
+    jobs.sort_by_key(|job| !job.args.iter().any(|arg| arg.contains("/ternary_kernels-")));
     steps.run("emulated CPUs, valgrind among them", || side_by_side(&jobs))
 }
 

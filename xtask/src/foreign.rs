@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use crate::error::XtaskError;
-use crate::isas::{LONG, SMALLER};
+use crate::isas::{EVERYWHERE, on_emulator};
 use crate::jobs::Job;
 use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, in_ci, run, works};
 
@@ -23,8 +23,6 @@ const ARM_CPUS: &[(&str, &str, &[&str])] = &[
     ("cortex-a76", "scalar,neon,neondot", EVERYWHERE),
     ("max,pauth-impdef=on", "scalar,neon,neondot,neoni8mm", &[]),
 ];
-/// Test files that compare products with the oracle.
-const EVERYWHERE: &[&str] = &["oracle", "extremes", "elut", "group"];
 
 /// The tests of the kernels on emulated ARM CPUs, built; with `thorough`, all tests on every CPU model.
 ///
@@ -39,7 +37,7 @@ pub(crate) fn neon_jobs(steps: &mut Steps, thorough: bool) -> Result<Vec<Job>, X
     steps.run("NEON: build", || {
         let binaries = arm_tests()?;
         for (cpu, expected, files) in ARM_CPUS {
-            jobs.extend(on_arm(&binaries, cpu, expected, if thorough { &[] } else { files })?);
+            jobs.extend(on_emulator("qemu-aarch64", &binaries, cpu, expected, if thorough { &[] } else { files })?);
         }
         Ok(())
     })?;
@@ -102,24 +100,6 @@ fn arm_tests() -> Result<Vec<String>, XtaskError> {
     ];
     let args = ["-p", "ternary-kernels", "--target", ARM, "--target-dir", ARM_DIR];
     crate::isas::test_binaries("ternary-kernels", &[&args[..], &BUILT_FOR_ONE_RUN].concat(), &env)
-}
-
-/// The tests on one CPU model: the files that are named, or all.
-fn on_arm(binaries: &[String], cpu: &str, expected: &str, files: &[&str]) -> Result<Vec<Job>, XtaskError> {
-    let env = [SMALLER[0], SMALLER[1], ("BITNET_EXPECT_ISA", expected)];
-    let mut jobs = Vec::new();
-    for binary in binaries {
-        let name = Path::new(binary).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if files.is_empty() || files.iter().any(|f| name.starts_with(&format!("{f}-"))) {
-            let args = ["-cpu", cpu, binary, "--skip", LONG];
-            jobs.push(Job::new(format!("NEON on {cpu}"), "qemu-aarch64", &args, &env));
-        }
-    }
-    if jobs.len() < files.len().max(1) {
-        let (what, got) = (format!("test files on {cpu}"), format!("{} files", jobs.len()));
-        return Err(XtaskError::Unexpected { what, expected: files.join(", "), got });
-    }
-    Ok(jobs)
 }
 
 /// Builds the check for WebAssembly, which needs a standard library of its own, and runs it.

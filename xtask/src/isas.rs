@@ -4,22 +4,31 @@
 //! without SSE4.1, under one without AVX and under one with nothing newer than AVX2, where detection itself has to find
 //! out what is there.
 
+use std::path::Path;
+
 use crate::error::XtaskError;
 use crate::jobs::Job;
 use crate::programs::built;
 use crate::shell::{Steps, cargo, in_ci, output, works};
 
-/// Emulated CPUs and what detection must find on them.
-const EMULATED: &[(&str, &str)] =
-    &[("Conroe", "scalar"), ("Nehalem", "scalar sse41"), ("Haswell", "scalar sse41 avx2")];
+/// Emulated CPUs, what detection must find on them, and the test files to run: all of them on the oldest and on the
+/// newest, those that compare every kernel with the oracle on each.
+const EMULATED: &[(&str, &str, &[&str])] =
+    &[("Conroe", "scalar", &[]), ("Nehalem", "scalar sse41", EVERYWHERE), ("Haswell", "scalar sse41 avx2", &[])];
+/// Test files that compare products with the oracle.
+pub(crate) const EVERYWHERE: &[&str] = &["oracle", "extremes", "elut", "group"];
 
 /// The packages whose results depend on the instruction set.
 const PACKAGES: [&str; 3] = ["ternary-kernels", "bitnet-model", "bitnet"];
 
 /// Files of tests in [`PACKAGES`] that hold for any logits, and need not run again on each instruction set: texts that a
 /// constraint allows whatever the model prefers, and bytes of files. nextest refuses a name that is none.
-const WHATEVER_SET: [&str; 4] =
-    ["bitnet::constrain", "bitnet::constrain_limits", "bitnet::constrain_templates", "bitnet-model::train_files"];
+const WHATEVER_SET: [&str; 4] = [
+    "binary_id(bitnet::constrain)",
+    "binary_id(bitnet::constrain_limits)",
+    "binary_id(bitnet::constrain_templates)",
+    "binary_id(bitnet-model::it) & test(/^train_files::/)",
+];
 
 /// Prints the sets that this CPU has, worst first, on one line.
 ///
@@ -58,14 +67,15 @@ pub(crate) fn forced_sets(steps: &mut Steps, tested: bool) -> Result<(), XtaskEr
     Ok(())
 }
 
-/// The tests of the kernels on emulated x86 CPUs, after a check of the sets detected there.
+/// The tests of the kernels on emulated x86 CPUs, after a check of the sets detected there; with `thorough`, all tests
+/// on each.
 ///
 /// # Errors
 /// Detection that finds something else than the CPU has; in continuous integration also a missing emulator.
-pub(crate) fn emulated_jobs() -> Result<Vec<Job>, XtaskError> {
+pub(crate) fn emulated_jobs(thorough: bool) -> Result<Vec<Job>, XtaskError> {
     let mut jobs = Vec::new();
-    for (cpu, expected) in EMULATED {
-        jobs.extend(emulated(cpu, expected)?);
+    for (cpu, expected, files) in EMULATED {
+        jobs.extend(emulated(cpu, expected, if thorough { &[] } else { files })?);
     }
     Ok(jobs)
 }
@@ -76,8 +86,7 @@ fn forced(isa: &str) -> Result<(), XtaskError> {
     // The whole workspace is named so that features, and with them the built dependencies, stay those of the test
     // step; a filter picks the packages.
     if nextest {
-        let (packages, files) =
-            (PACKAGES.map(|p| format!("package({p})")), WHATEVER_SET.map(|f| format!("binary_id({f})")));
+        let (packages, files) = (PACKAGES.map(|p| format!("package({p})")), WHATEVER_SET.map(|f| format!("({f})")));
         let filter = format!("({}) - ({})", packages.join(" + "), files.join(" + "));
         cargo(&["nextest", "run", "--workspace", "--no-tests", "pass", "-E", &filter], &env)
     } else {
@@ -85,7 +94,7 @@ fn forced(isa: &str) -> Result<(), XtaskError> {
     }
 }
 
-fn emulated(cpu: &str, expected: &str) -> Result<Vec<Job>, XtaskError> {
+fn emulated(cpu: &str, expected: &str, files: &[&str]) -> Result<Vec<Job>, XtaskError> {
     const EMULATOR: &str = "qemu-x86_64";
     if !cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         println!("emulated {cpu}: skipped, x86-64 CPUs are emulated on x86-64 Linux only");
@@ -108,19 +117,43 @@ fn emulated(cpu: &str, expected: &str) -> Result<Vec<Job>, XtaskError> {
             got: found,
         });
     }
-    let expected = expected.replace(' ', ",");
-    let env = [SMALLER[0], SMALLER[1], ("BITNET_EXPECT_ISA", expected.as_str())];
     // The whole workspace, as above: the build of the test step.
     let binaries = test_binaries("ternary-kernels", &["--workspace"], &[])?;
-    let job = |b: &String| Job::new(format!("emulated {cpu}"), EMULATOR, &["-cpu", cpu, b, "--skip", LONG], &env);
-    Ok(binaries.iter().map(job).collect())
+    on_emulator(EMULATOR, &binaries, cpu, &expected.replace(' ', ","), files)
+}
+
+/// The tests on one CPU model of an emulator: the files that are named, or all.
+///
+/// # Errors
+/// A named file that is not among `binaries`.
+pub(crate) fn on_emulator(
+    emulator: &str,
+    binaries: &[String],
+    cpu: &str,
+    expected: &str,
+    files: &[&str],
+) -> Result<Vec<Job>, XtaskError> {
+    let env = [SMALLER[0], SMALLER[1], ("BITNET_EXPECT_ISA", expected)];
+    let mut jobs = Vec::new();
+    for binary in binaries {
+        let name = Path::new(binary).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if files.is_empty() || files.iter().any(|f| name.starts_with(&format!("{f}-"))) {
+            let args = ["-cpu", cpu, binary, "--skip", LONG];
+            jobs.push(Job::new(format!("{emulator} {cpu}"), emulator, &args, &env));
+        }
+    }
+    if jobs.len() < files.len().max(1) {
+        let (what, got) = (format!("test files on {cpu}"), format!("{} files", jobs.len()));
+        return Err(XtaskError::Unexpected { what, expected: files.join(", "), got });
+    }
+    Ok(jobs)
 }
 
 /// A test that needs rows of 2^23 columns, too long for an emulated CPU.
-pub(crate) const LONG: &str = "very_long_rows";
+const LONG: &str = "very_long_rows";
 
 /// An emulated CPU is some twenty times slower, so random cases are fewer there, and large ones smaller.
-pub(crate) const SMALLER: [(&str, &str); 2] = [("PROPTEST_CASES", "8"), ("BITNET_EMULATED", "1")];
+const SMALLER: [(&str, &str); 2] = [("PROPTEST_CASES", "8"), ("BITNET_EMULATED", "1")];
 
 /// Compiles the tests of the packages that `args` name, and returns the paths of those of `package`.
 ///
