@@ -572,7 +572,7 @@ fn a_frozen_model_reads_otherwise_and_takes_no_state_of_one_that_learns() {
     let [Ok(()), Err(error)] = restored else { panic!("{restored:?}") };
     assert!(matches!(error, ModelError::SavedSequence(StateDamage::OtherModel)), "{error}");
     // A model without such layers has no updates to turn off.
-    let attention = crate::weights(&config(&[Attention]), 4);
+    let attention = self::weights(&config(&[Attention]), 4);
     let [on, off] = [true, false].map(|on| EngineOptions::default().inner_updates(on)).map(|options| {
         bits(Sequence::new(&Engine::new(&attention, &options).unwrap(), KvType::F32, None).feed(&ids).unwrap())
     });
