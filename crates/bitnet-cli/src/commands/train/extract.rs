@@ -70,6 +70,10 @@ pub(super) struct ExtractArgs {
     /// Share of utterances without slots whose second half is that of another one of the same intent [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     crossed: Option<f64>,
+    /// Of the utterances in scope, the share that shall still get its right intent with the threshold; without it the threshold
+    /// balances that share with what is noticed as out of scope
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    in_scope: Option<f64>,
     /// How often an utterance out of scope is seen in a pass [default: 5]
     #[arg(long, value_name = "N")]
     outside_repeats: Option<usize>,
@@ -131,6 +135,7 @@ impl ExtractArgs {
             ("--table-decay", self.table_decay.is_some()),
             ("--exchange", self.exchange.is_some()),
             ("--mixtures", self.mixtures.is_some()),
+            ("--in-scope", self.in_scope.is_some()),
             ("--outside-repeats", self.outside_repeats.is_some()),
             ("--feature-dropout", self.feature_dropout.is_some()),
             ("--dropout", self.dropout.is_some()),
@@ -156,6 +161,7 @@ fn foreign(args: &TrainArgs) -> Option<&'static str> {
     let (s, r) = (&args.shape, &args.run);
     let all = [
         ("--config", args.config.is_some()),
+        ("--previous", args.previous),
         ("--from", args.from.is_some()),
         ("--tokenizer", args.tokenizer.is_some()),
         ("--train-tokenizer", args.train_tokenizer.is_some()),
@@ -181,7 +187,6 @@ fn foreign(args: &TrainArgs) -> Option<&'static str> {
         ("--context", r.context.is_some()),
         ("--lr2", r.lr2.is_some()),
         ("--inner-warmup", r.inner_warmup.is_some()),
-        ("--threads", r.threads.is_some()),
         ("--validate-every", r.validate_every.is_some()),
         ("--checkpoint-every", r.checkpoint_every.is_some()),
     ];
@@ -219,6 +224,7 @@ fn options(args: &TrainArgs) -> Result<ExtractOptions, CliError> {
     set(&mut o.augmentation.left_out, e.left_out);
     set(&mut o.augmentation.masked, e.masked);
     set(&mut o.augmentation.crossed, e.crossed);
+    o.in_scope = e.in_scope;
     set(&mut o.word_dropout, e.word_dropout);
     set(&mut o.agreement, e.agreement);
     set(&mut o.average, e.average);
@@ -228,6 +234,7 @@ fn options(args: &TrainArgs) -> Result<ExtractOptions, CliError> {
     (o.steps, o.time) = (r.steps, e.time);
     set(&mut o.batch, r.batch);
     set(&mut o.lr, r.lr);
+    set(&mut o.threads, r.threads);
     set(&mut o.warmup, r.warmup);
     set(&mut o.weight_decay, r.weight_decay);
     set(&mut o.clip, r.clip);

@@ -38,6 +38,13 @@ pub(super) struct Loss {
 }
 
 impl Loss {
+    /// Adds that of other texts.
+    pub(super) fn add(&mut self, other: Self) {
+        self.intent += other.intent;
+        self.tags += other.tags;
+        self.texts += other.texts;
+    }
+
     /// The minimised loss, per text.
     pub(super) fn mean(self, tags: f32) -> f64 {
         (self.intent + f64::from(tags) * self.tags) / self.texts.max(1) as f64
@@ -165,8 +172,8 @@ impl HeadRoom {
         self.x.len() / (2 * hidden)
     }
 
-    /// Losses of a batch, and their gradients: of heads into `grads`, of `h` and `e` into the net. Without `random`
-    /// nothing is left out.
+    /// Losses of a part of a batch of `texts` texts, and their gradients: of heads into `grads`, of `h` and `e` into the
+    /// net. Without `random` nothing is left out.
     #[expect(clippy::too_many_arguments, reason = "parameters, places, batch and what to do with them")]
     pub(super) fn learn(
         &mut self,
@@ -175,14 +182,14 @@ impl HeadRoom {
         places: &Places,
         batch: &Batch,
         outside: &[bool],
-        weights: Weights,
+        (weights, texts): (Weights, usize),
         mut random: Option<&mut Random>,
         grads: &mut [f32],
     ) -> Loss {
         net.clear_gradients(batch);
         let hidden = net.h.len() / batch.words().max(1);
         let mut loss = Loss { texts: batch.all.len(), ..Loss::default() };
-        let scale = 1.0 / batch.all.len().max(1) as f32;
+        let scale = 1.0 / texts.max(1) as f32;
         for (task, place) in places.tasks.iter().enumerate() {
             let texts: Vec<usize> = (0..batch.all.len()).filter(|t| batch.all[*t].task == task).collect();
             if texts.is_empty() {

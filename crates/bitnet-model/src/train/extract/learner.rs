@@ -10,7 +10,7 @@ use super::batch::Batch;
 use super::crf;
 use super::heads::{HeadRoom, Loss, Weights, mask};
 use super::net::Net;
-use super::params::{Places, Table, init};
+use super::params::{Places, Table, TableGradients, init};
 use super::recurrent::exported;
 use super::saved::ExtractCheckpoint;
 use crate::Projection;
@@ -56,12 +56,21 @@ pub(super) struct Learner {
     table: Table,
     adam: AdamW,
     adam_options: AdamWOptions,
-    net: Net,
-    heads: HeadRoom,
-    grads: Vec<f32>,
+    ops: Ops,
+    /// One for each thread.
+    parts: Vec<Part>,
     outside: Vec<bool>,
     /// The average of the weights over the last steps.
     average: Option<Snapshot>,
+}
+
+/// What one thread computes in, and the gradients of its part of a batch.
+#[derive(Debug)]
+struct Part {
+    net: Net,
+    heads: HeadRoom,
+    grads: Vec<f32>,
+    rows: TableGradients,
 }
 
 /// Steps after which the average of the weights is taken again: seldom, since the whole table is in it.
@@ -75,21 +84,31 @@ pub(super) struct Snapshot {
 }
 
 impl Learner {
-    /// A model of this shape; `outside` tells which tasks know texts out of scope.
+    /// A model of this shape; `outside` tells which tasks know texts out of scope. A batch is cut into
+    /// `threads` parts, each with a thread of its own.
     ///
     /// # Errors
     /// A configuration that cannot be; an instruction set that this CPU lacks.
-    pub(super) fn new(config: ExtractorConfig, outside: Vec<bool>, seed: u64) -> Result<Self, TrainError> {
+    pub(super) fn new(
+        config: ExtractorConfig,
+        outside: Vec<bool>,
+        seed: u64,
+        threads: usize,
+    ) -> Result<Self, TrainError> {
         config.validate()?;
         let ops = Ops::selected()?;
         let (params, places) = init(&config, seed);
         let table = Table::new(config.buckets, config.hidden_size, seed);
         let adam_options = AdamWOptions { beta2: 0.98, ..AdamWOptions::default() };
         let adam = AdamW::new(adam_options, params.values.len());
-        let net = Net::new(&config, ops);
-        let grads = vec![0.0; params.values.len()];
-        let heads = HeadRoom::default();
-        Ok(Self { config, params, places, table, adam, adam_options, net, heads, grads, outside, average: None })
+        let part = |_| Part {
+            net: Net::new(&config, ops),
+            heads: HeadRoom::default(),
+            grads: vec![0.0; params.values.len()],
+            rows: TableGradients::new(config.buckets, config.hidden_size),
+        };
+        let parts = (0..threads.max(1)).map(part).collect();
+        Ok(Self { config, params, places, table, adam, adam_options, ops, parts, outside, average: None })
     }
 
     /// All parameters.
@@ -97,44 +116,67 @@ impl Learner {
         self.params.values.len() + self.table.values.len()
     }
 
-    /// Forward and backward pass: losses, and gradients in `self`.
-    fn gradients(&mut self, batch: &Batch, weights: Weights, quantised: bool, mut random: Option<&mut Random>) -> Loss {
-        let Self { net, heads, params, places, table, grads, .. } = self;
-        let values = &params.values;
-        mask(&mut net.mask, batch.words() * table.width, weights.word_dropout, random.as_deref_mut());
-        net.prepare(values, places, quantised);
-        net.forward(values, places, table, batch, quantised);
-        grads.fill(0.0);
-        table.clear();
-        let loss = heads.learn(net, values, places, batch, &self.outside, weights, random, grads);
-        net.backward(values, places, table, batch, grads);
+    /// Forward and backward pass over the parts of a batch: losses, and gradients in the first part. `random` has a stream
+    /// for each part; without it nothing is left out.
+    fn gradients(&mut self, batch: &[Batch], weights: Weights, quantised: bool, random: Option<&mut [Random]>) -> Loss {
+        let Self { params, places, table, parts, outside, ops, .. } = self;
+        let (values, places, table, outside) = (&params.values, &*places, &*table, &**outside);
+        let texts = batch.iter().map(|b| b.all.len()).sum();
+        let mut random = random.map_or_else(Vec::new, |all| all.iter_mut().map(Some).collect());
+        random.resize_with(batch.len(), || None);
+        let one = |(part, (batch, random)): (&mut Part, (&Batch, Option<&mut Random>))| {
+            part.learn(values, places, table, batch, outside, (weights, texts), quantised, random)
+        };
+        let mut each = parts.iter_mut().zip(batch.iter().zip(random));
+        let first = each.next();
+        let mut loss = Loss::default();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = each.map(|part| scope.spawn(move || one(part))).collect();
+            loss.add(first.map_or_else(Loss::default, one));
+            // In their order, so that sums do not hang on which is ready first.
+            for other in others {
+                loss.add(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+        });
+        if let Some((sum, others)) = parts.split_first_mut() {
+            for other in &others[..batch.len().saturating_sub(1).min(others.len())] {
+                ops.add_assign(&mut sum.grads, &other.grads);
+                sum.rows.add(*ops, &other.rows);
+            }
+        }
         loss
     }
 
-    /// One step.
+    /// One step, over the parts of a batch.
     ///
     /// # Errors
     /// [`TrainError::NotFinite`]; nothing was changed then.
     pub(super) fn step(
         &mut self,
-        batch: &Batch,
+        batch: &[Batch],
         weights: Weights,
         rates: StepRates,
         quantised: bool,
         random: &mut Random,
     ) -> Result<Loss, TrainError> {
-        let loss = self.gradients(batch, weights, quantised, Some(random));
+        let mut streams: Vec<Random> = match batch.len() {
+            1 => Vec::new(),
+            _ => batch.iter().map(|_| Random::new(random.next_u64(), "part")).collect(),
+        };
+        let streams = if streams.is_empty() { std::slice::from_mut(random) } else { &mut streams };
+        let loss = self.gradients(batch, weights, quantised, Some(streams));
         let (step, lr) = (self.adam.step + 1, rates.rates.lr);
         let mean = loss.mean(weights.tags);
         if !mean.is_finite() {
             return Err(TrainError::NotFinite { what: "loss", value: mean, step, lr });
         }
-        let norm = gradient_norm(&self.grads).hypot(gradient_norm(self.table.grads()));
+        let Some(Part { grads, rows, .. }) = self.parts.first() else { return Ok(loss) };
+        let norm = gradient_norm(grads).hypot(gradient_norm(rows.all()));
         if !norm.is_finite() {
             return Err(TrainError::NotFinite { what: "gradient", value: norm, step, lr });
         }
         let scale = if rates.clip > 0.0 && norm > rates.clip { (rates.clip / norm) as f32 } else { 1.0 };
-        self.adam.step(&mut self.params, &self.grads, scale, rates.rates, 1)?;
+        self.adam.step(&mut self.params, grads, scale, rates.rates, 1)?;
         let o = self.adam_options;
         let power = i32::try_from(step).unwrap_or(i32::MAX);
         let table = AdamWStep {
@@ -147,7 +189,7 @@ impl Learner {
             correction1: (1.0 - o.beta1.powi(power)) as f32,
             correction2: (1.0 - o.beta2.powi(power)) as f32,
         };
-        self.table.step(self.net.ops, table);
+        self.table.step(self.ops, table, rows);
         if rates.average > 0.0 && step.is_multiple_of(AVERAGE_EVERY) {
             self.take_average(rates.average, step);
         }
@@ -180,7 +222,8 @@ impl Learner {
 
     /// What the model says about the texts of a batch, in their order. Slots that an intent cannot have are not found.
     pub(super) fn guess(&mut self, batch: &Batch) -> Vec<Guess> {
-        let Self { net, heads, params, places, table, config, .. } = self;
+        let Self { parts, params, places, table, config, .. } = self;
+        let Some(Part { net, heads, .. }) = parts.first_mut() else { return Vec::new() };
         let values = &params.values;
         net.mask.clear();
         net.prepare(values, places, true);
@@ -342,6 +385,32 @@ impl Learner {
     }
 }
 
+impl Part {
+    /// Forward and backward pass over a part of a batch of `texts` texts.
+    #[expect(clippy::too_many_arguments, reason = "parameters, places, batch and what to do with them")]
+    fn learn(
+        &mut self,
+        values: &[f32],
+        places: &Places,
+        table: &Table,
+        batch: &Batch,
+        outside: &[bool],
+        (weights, texts): (Weights, usize),
+        quantised: bool,
+        mut random: Option<&mut Random>,
+    ) -> Loss {
+        let Self { net, heads, grads, rows } = self;
+        mask(&mut net.mask, batch.words() * table.width, weights.word_dropout, random.as_deref_mut());
+        net.prepare(values, places, quantised);
+        net.forward(values, places, table, batch, quantised);
+        grads.fill(0.0);
+        rows.clear();
+        let loss = heads.learn(net, values, places, batch, outside, (weights, texts), random, grads);
+        net.backward(values, places, rows, batch, grads);
+        loss
+    }
+}
+
 #[cfg(test)]
 impl Learner {
     /// All parameters, the table after the dense ones.
@@ -374,20 +443,21 @@ impl Learner {
 
     /// The gradient of the loss without quantisers, in the order of [`Learner::flat`].
     pub(super) fn flat_gradient(&mut self, batch: &Batch, weights: Weights) -> Vec<f32> {
-        self.gradients(batch, weights, false, None);
+        self.gradients(std::slice::from_ref(batch), weights, false, None);
         self.all_gradients()
     }
 
     /// Loss and gradient with quantisers.
-    pub(super) fn quantised_gradient(&mut self, batch: &Batch, weights: Weights) -> (f64, Vec<f32>) {
+    pub(super) fn quantised_gradient(&mut self, batch: &[Batch], weights: Weights) -> (f64, Vec<f32>) {
         let loss = self.gradients(batch, weights, true, None).mean(weights.tags);
         (loss, self.all_gradients())
     }
 
     fn all_gradients(&self) -> Vec<f32> {
-        let mut all = self.grads.clone();
+        let Part { grads, rows, .. } = &self.parts[0];
+        let mut all = grads.clone();
         for bucket in 0..self.config.buckets {
-            match self.table.grad_of(bucket as u32) {
+            match rows.get(bucket as u32) {
                 Some(grad) => all.extend_from_slice(grad),
                 None => all.resize(all.len() + self.table.width, 0.0),
             }
@@ -397,6 +467,6 @@ impl Learner {
 
     /// The loss without quantisers.
     pub(super) fn loss(&mut self, batch: &Batch, weights: Weights) -> f64 {
-        self.gradients(batch, weights, false, None).mean(weights.tags)
+        self.gradients(std::slice::from_ref(batch), weights, false, None).mean(weights.tags)
     }
 }

@@ -208,10 +208,11 @@ pub(super) fn temperature(judged: &[Judged]) -> f32 {
     candidates.fold((1.0, f64::MAX), |best, t| if loss(t) < best.1 { (t, loss(t)) } else { best }).0
 }
 
-/// The rule with the most right answers: the score with the best [`auroc`], and of all thresholds the one with the best
-/// mean of two shares, right intents that are not taken as out of scope and utterances out of scope taken as such.
-/// `None` without utterances of both kinds.
-pub(super) fn oos_rule(judged: &[Judged], temperature: f32) -> Option<OosRule> {
+/// The rule by which most is right: the score with the best [`auroc`], and a threshold. With `in_scope` it is the highest
+/// one with which at least that share of the utterances in scope gets its right intent and is not taken as out of scope;
+/// where there is none, and without it, the one with the best mean of two shares, that one and what is out of scope
+/// taken as such. `None` without utterances of both kinds.
+pub(super) fn oos_rule(judged: &[Judged], temperature: f32, in_scope: Option<f64>) -> Option<OosRule> {
     let scores = |score: OosScore| judged.iter().map(move |j| oos_score(score, &j.guess.logits, temperature));
     let parts = |score| {
         let (inside, outside): (Vec<_>, Vec<_>) = scores(score).zip(judged).partition(|(_, j)| j.intent.is_some());
@@ -227,12 +228,16 @@ pub(super) fn oos_rule(judged: &[Judged], temperature: f32) -> Option<OosRule> {
     let outside = all.len() as f64 - inside;
     let mut right = all.iter().filter(|a| a.1 == Some(true)).count() as f64;
     let mut caught = 0.0;
-    let mut best = (f64::MIN, f32::MIN);
+    let (mut best, mut asked) = ((f64::MIN, f32::MIN), None);
     for (i, (s, is)) in all.iter().enumerate() {
         let before = i.checked_sub(1).map_or(s - 1.0, |i| all[i].0);
         let balance = right / inside + caught / outside;
+        let between = before + (s - before) / 2.0;
         if balance > best.0 && before < *s {
-            best = (balance, before + (s - before) / 2.0);
+            best = (balance, between);
+        }
+        if before < *s && in_scope.is_some_and(|share| right / inside >= share) {
+            asked = Some(between);
         }
         match is {
             Some(true) => right -= 1.0,
@@ -240,7 +245,7 @@ pub(super) fn oos_rule(judged: &[Judged], temperature: f32) -> Option<OosRule> {
             None => caught += 1.0,
         }
     }
-    Some(OosRule { score, threshold: best.1 }).filter(|r| r.threshold.is_finite())
+    Some(OosRule { score, threshold: asked.unwrap_or(best.1) }).filter(|r| r.threshold.is_finite())
 }
 
 #[cfg(test)]
@@ -265,15 +270,31 @@ mod tests {
     }
 
     #[test]
+    fn a_threshold_keeps_what_it_is_asked_to_keep() {
+        // In scope: right at 4, 3 and 2, wrong at 1; out of scope at 3.5 and 0.
+        let mut all: Vec<Judged> = [4.0, 3.0, 2.0].map(|z| judged([z, -9.0], Some(0))).into();
+        all.extend([judged([1.0, -9.0], Some(1)), judged([3.5, -9.0], None), judged([0.0, -9.0], None)]);
+        let kept = |share| {
+            let rule = oos_rule(&all, 1.0, share).unwrap();
+            let score = |j: &&Judged| oos_score(rule.score, &j.guess.logits, 1.0) >= rule.threshold;
+            let of = |out: bool| all.iter().filter(|j| j.intent.is_none() == out).filter(score).count();
+            (of(false), of(true))
+        };
+        assert_eq!([kept(Some(0.75)), kept(Some(0.5)), kept(Some(0.25))], [(3, 1), (2, 1), (1, 0)]);
+        // More than there is: as without.
+        assert_eq!((kept(Some(0.9)), kept(None)), ((3, 1), (3, 1)));
+    }
+
+    #[test]
     fn thresholds_part_what_is_in_scope() {
         let mut all = vec![judged([4.0, 0.0], Some(0)), judged([0.0, 3.0], Some(1)), judged([0.5, 0.4], None)];
-        let rule = oos_rule(&all, 1.0).unwrap();
+        let rule = oos_rule(&all, 1.0, None).unwrap();
         let score = |z: [f32; 2]| oos_score(rule.score, &z, 1.0);
         assert!(score([0.5, 0.4]) < rule.threshold && rule.threshold < score([0.0, 3.0]), "{rule:?}");
         let f = figures(&all, 0, Some(rule), 1.0);
         assert_eq!((f.texts, f.intents, f.whole, f.auroc), (2, 2, 2, Some(1.0)));
         all.pop();
-        assert_eq!(oos_rule(&all, 1.0), None);
+        assert_eq!(oos_rule(&all, 1.0, None), None);
         // Always right: the sharper the better. Right as often as not, and sure: the flatter the better.
         assert!(temperature(&all) < 0.3);
         assert!(temperature(&[judged([9.0, 0.0], Some(0)), judged([9.0, 0.0], Some(1))]) > 3.9);

@@ -8,7 +8,7 @@ use ternary_kernels::Ops;
 use super::attention::{Heads, Rotations};
 use super::batch::Batch;
 use super::linear::{Codes, Linear, Room};
-use super::params::{Places, Table};
+use super::params::{Places, Table, TableGradients};
 use super::recurrent::{RecurrentRoom, RecurrentTape, Rule};
 use crate::config::Activation;
 use crate::encoder::{ExtractorConfig, MAX_WORDS};
@@ -196,7 +196,7 @@ impl Net {
         &mut self,
         values: &[f32],
         places: &Places,
-        table: &mut Table,
+        table: &mut TableGradients,
         batch: &Batch,
         grads: &mut [f32],
     ) {
@@ -270,7 +270,7 @@ impl Net {
             }
             ops.scale(1.0 / (features.len().max(1) as f32).sqrt(), de);
             for id in features {
-                ops.add_assign(table.grad(*id), de);
+                ops.add_assign(table.of(*id), de);
             }
         }
     }

@@ -42,6 +42,9 @@ pub struct ExtractOptions {
     pub time: Option<Duration>,
     /// Texts of a step.
     pub batch: usize,
+    /// Threads, each with a part of the texts of a step. Their number is part of what decides the bits: other parts are
+    /// other sums.
+    pub threads: usize,
     /// Learning rate after the warm-up; from there it falls to 0 in a line.
     pub lr: f64,
     /// How much faster rows of the table of features move.
@@ -73,6 +76,9 @@ pub struct ExtractOptions {
     pub float_share: f64,
     /// Validations without a better one after which the run ends; 0 is never.
     pub patience: u64,
+    /// The share of utterances in scope that shall get their right intent, whatever is out of scope that then is not
+    /// noticed; without it the threshold balances the two.
+    pub in_scope: Option<f64>,
     /// Whether only slots that were seen with an intent are found with it.
     pub slots_of_intents: bool,
     /// How the training data is varied.
@@ -98,6 +104,7 @@ impl Default for ExtractOptions {
             steps: None,
             time: None,
             batch: 64,
+            threads: 1,
             lr: 2e-3,
             table_lr: 2.0,
             warmup: 100,
@@ -113,6 +120,7 @@ impl Default for ExtractOptions {
             tag_weight: 0.5,
             float_share: 0.0,
             patience: 12,
+            in_scope: None,
             slots_of_intents: true,
             augmentation: Augmentation::default(),
             seed: 1,
@@ -131,6 +139,9 @@ impl ExtractOptions {
         };
         if !(1..=4096).contains(&self.batch) {
             return bad("batch", &self.batch, "between 1 and 4096");
+        }
+        if !(1..=64).contains(&self.threads) {
+            return bad("threads", &self.threads, "between 1 and 64");
         }
         if self.steps == Some(0) || self.passes == 0 {
             return bad("steps", &0, "at least 1");
@@ -177,6 +188,7 @@ impl ExtractOptions {
             ("crossed", a.crossed),
             ("mixtures", a.mixtures),
             ("taught", self.taught),
+            ("in-scope", self.in_scope.unwrap_or(0.0)),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return bad(option, &value, "between 0 and 1");

@@ -140,21 +140,14 @@ fn places(config: &ExtractorConfig, params: &Params) -> Places {
     Places { layers, final_norm, tasks: tasks.collect() }
 }
 
-/// No gradient yet.
-const NONE: u32 = u32::MAX;
-
-/// The table of features, `[buckets, width]`, with gradients of those rows that a batch touched. The optimizer moves
-/// these rows only: moments of others wait until they are touched again.
+/// The table of features, `[buckets, width]`. The optimizer moves those rows only that a batch touched: moments of others
+/// wait until they are touched again.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub(super) width: usize,
     pub(super) values: Vec<f32>,
     pub(super) m: Vec<f32>,
     pub(super) v: Vec<f32>,
-    /// For each bucket where its gradient lies among the touched ones.
-    place: Vec<u32>,
-    rows: Vec<u32>,
-    grads: Vec<f32>,
 }
 
 impl Table {
@@ -162,8 +155,7 @@ impl Table {
         let mut random = Random::new(seed, "features.weight");
         let values: Vec<f32> = (0..buckets * width).map(|_| (random.normal() * TABLE_STD) as f32).collect();
         let zeros = vec![0.0; values.len()];
-        let (rows, grads, place) = (Vec::new(), Vec::new(), vec![NONE; buckets]);
-        Self { width, m: zeros.clone(), v: zeros, values, place, rows, grads }
+        Self { width, m: zeros.clone(), v: zeros, values }
     }
 
     /// The row of a bucket.
@@ -171,8 +163,36 @@ impl Table {
         &self.values[bucket as usize * self.width..][..self.width]
     }
 
-    /// The gradient of a row, zeros if it was not touched yet.
-    pub(super) fn grad(&mut self, bucket: u32) -> &mut [f32] {
+    /// A step of AdamW on the rows that have gradients.
+    pub(super) fn step(&mut self, ops: Ops, step: AdamWStep, gradients: &TableGradients) {
+        let w = self.width;
+        for (row, grad) in gradients.rows.iter().zip(gradients.grads.chunks_exact(w)) {
+            let r = *row as usize * w..(*row as usize + 1) * w;
+            ops.adamw(step, grad, &mut self.values[r.clone()], &mut self.m[r.clone()], &mut self.v[r]);
+        }
+    }
+}
+
+/// No gradient yet.
+const NONE: u32 = u32::MAX;
+
+/// Gradients of those rows of the table that a batch touched.
+#[derive(Clone, Debug)]
+pub(super) struct TableGradients {
+    width: usize,
+    /// For each bucket where its gradient lies among the touched ones.
+    place: Vec<u32>,
+    rows: Vec<u32>,
+    grads: Vec<f32>,
+}
+
+impl TableGradients {
+    pub(super) fn new(buckets: usize, width: usize) -> Self {
+        Self { width, place: vec![NONE; buckets], rows: Vec::new(), grads: Vec::new() }
+    }
+
+    /// The gradient of a row, zeros where it was not touched yet.
+    pub(super) fn of(&mut self, bucket: u32) -> &mut [f32] {
         let place = &mut self.place[bucket as usize];
         if *place == NONE {
             *place = self.rows.len() as u32;
@@ -182,14 +202,21 @@ impl Table {
         &mut self.grads[*place as usize * self.width..][..self.width]
     }
 
+    /// Adds the gradients of another part of the batch.
+    pub(super) fn add(&mut self, ops: Ops, other: &Self) {
+        for (row, grad) in other.rows.iter().zip(other.grads.chunks_exact(other.width)) {
+            ops.add_assign(self.of(*row), grad);
+        }
+    }
+
     /// Gradients of the touched rows, side by side.
-    pub(super) fn grads(&self) -> &[f32] {
+    pub(super) fn all(&self) -> &[f32] {
         &self.grads
     }
 
     /// The gradient of a row, if a batch touched it.
     #[cfg(test)]
-    pub(super) fn grad_of(&self, bucket: u32) -> Option<&[f32]> {
+    pub(super) fn get(&self, bucket: u32) -> Option<&[f32]> {
         let place = self.place[bucket as usize];
         (place != NONE).then(|| &self.grads[place as usize * self.width..][..self.width])
     }
@@ -200,14 +227,5 @@ impl Table {
             self.place[row as usize] = NONE;
         }
         self.grads.clear();
-    }
-
-    /// A step of AdamW on the rows that were touched.
-    pub(super) fn step(&mut self, ops: Ops, step: AdamWStep) {
-        let w = self.width;
-        for (row, grad) in self.rows.iter().zip(self.grads.chunks_exact(w)) {
-            let r = *row as usize * w..(*row as usize + 1) * w;
-            ops.adamw(step, grad, &mut self.values[r.clone()], &mut self.m[r.clone()], &mut self.v[r]);
-        }
     }
 }

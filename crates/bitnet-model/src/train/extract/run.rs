@@ -24,7 +24,8 @@ pub(super) struct Run<'d> {
     pub(super) steps_per_pass: u64,
     /// What is validated, without errors and with them.
     kept: Vec<[Vec<Utterance>; 2]>,
-    batch: Batch,
+    /// A part for each thread.
+    batch: Vec<Batch>,
 }
 
 impl<'d> Run<'d> {
@@ -34,7 +35,7 @@ impl<'d> Run<'d> {
         teachers: Teachers,
     ) -> Result<Self, TrainError> {
         let outside = tasks.iter().map(TaskData::has_outside).collect();
-        let learner = Learner::new(options.config(tasks), outside, options.seed)?;
+        let learner = Learner::new(options.config(tasks), outside, options.seed, options.threads)?;
         let mut order = Vec::new();
         for (t, task) in tasks.iter().enumerate() {
             for (i, u) in task.train.iter().enumerate() {
@@ -62,7 +63,7 @@ impl<'d> Run<'d> {
             steps: steps.max(1),
             steps_per_pass,
             kept: kept.collect(),
-            batch: Batch::default(),
+            batch: (0..options.threads.max(1)).map(|_| Batch::default()).collect(),
         })
     }
 
@@ -89,7 +90,7 @@ impl<'d> Run<'d> {
         }
         let mut random = Random::new(o.seed, &format!("step {step}"));
         self.gather(at, step, &mut random)?;
-        if self.batch.all.is_empty() {
+        if self.batch.iter().all(|part| part.all.is_empty()) {
             return Ok(Loss::default());
         }
         let quantised = done >= o.float_share;
@@ -103,15 +104,16 @@ impl<'d> Run<'d> {
         let share = o.augmentation.feature_dropout;
         let features = self.learner.config.features();
         let versions = if o.agreement > 0.0 { 2 } else { 1 };
-        self.batch.clear();
-        for (task, which) in self.order[at * o.batch..].iter().take(o.batch) {
-            let data = &self.tasks[*task];
+        self.batch.iter_mut().for_each(Batch::clear);
+        let threads = self.batch.len();
+        for (i, (task, which)) in self.order[at * o.batch..].iter().take(o.batch).enumerate() {
+            let (data, batch) = (&self.tasks[*task], &mut self.batch[i % threads]);
             let mut drop = || share > 0.0 && dropped.unit() < share;
             let Some(i) = which else {
                 if let Some(said) = self.variants.mixture(*task, random)
-                    && self.batch.push(&said, &[], (*task, features), Goal::Outside, &mut drop)
+                    && batch.push(&said, &[], (*task, features), Goal::Outside, &mut drop)
                 {
-                    self.teachers.say(*task, &said, &mut self.batch.taught)?;
+                    self.teachers.say(*task, &said, &mut batch.taught)?;
                 }
                 continue;
             };
@@ -120,10 +122,10 @@ impl<'d> Run<'d> {
             let mut before = false;
             for _ in 0..versions {
                 let said = self.variants.of(*task, u, random);
-                let read = self.batch.push(&said, &u.slots, (*task, features), goal, &mut drop);
-                if let Some(text) = self.batch.all.last_mut().filter(|_| read) {
+                let read = batch.push(&said, &u.slots, (*task, features), goal, &mut drop);
+                if let Some(text) = batch.all.last_mut().filter(|_| read) {
                     text.twin = before;
-                    self.teachers.say(*task, &said, &mut self.batch.taught)?;
+                    self.teachers.say(*task, &said, &mut batch.taught)?;
                 }
                 before = read;
             }
@@ -151,7 +153,7 @@ impl<'d> Run<'d> {
             let judged = measure::judge(&mut self.learner, task, clean);
             let about = &mut self.learner.config.tasks[task];
             about.temperature = measure::temperature(&judged);
-            about.oos = measure::oos_rule(&judged, about.temperature);
+            about.oos = measure::oos_rule(&judged, about.temperature, self.options.in_scope);
         }
         let figures = self.validate(usize::MAX);
         let parts = self.tasks.iter().zip(&figures).map(|(data, [clean, typos])| report::of_task(data, clean, typos));

@@ -31,6 +31,9 @@ fn small() -> ExtractorConfig {
     }
 }
 
+/// The texts of [`texts`].
+const SAID: [&str; 5] = ["play so what by miles davis", "stop!", "青空 please", "what is it", "nothing of that kind"];
+
 /// Every mixer alone, and two of them.
 fn mixtures() -> [Vec<EncoderMixer>; 4] {
     use EncoderMixer::{Attention, GatedDelta, TttLinear};
@@ -59,7 +62,7 @@ fn texts() -> Batch {
 #[test]
 fn gradients_are_slopes() {
     for mixers in mixtures() {
-        let mut learner = Learner::new(small_of(&mixers), vec![false, true], 3).unwrap();
+        let mut learner = Learner::new(small_of(&mixers), vec![false, true], 3, 1).unwrap();
         if !mixers.is_empty() {
             // A trained recurrence has larger numbers than one that begins, whose norms divide by next to nothing.
             let mut values = learner.flat();
@@ -184,7 +187,7 @@ fn the_net_and_inference_agree() {
 }
 
 fn agree(config: ExtractorConfig) {
-    let mut learner = Learner::new(config, vec![false, true], 5).unwrap();
+    let mut learner = Learner::new(config, vec![false, true], 5, 1).unwrap();
     let weights = learner.export().unwrap();
     // The table as inference has it, so that only the order of float sums differs.
     let width = weights.features.width();
@@ -198,8 +201,7 @@ fn agree(config: ExtractorConfig) {
     let guesses = learner.guess(&batch);
     let model = Extractor::new(weights).unwrap();
     let mut scratch = model.scratch();
-    let said = ["play so what by miles davis", "stop!", "青空 please", "what is it", "nothing of that kind"];
-    for ((text, t), guess) in said.iter().zip(&batch.all).zip(&guesses) {
+    for ((text, t), guess) in SAID.iter().zip(&batch.all).zip(&guesses) {
         let found = model.extract_into(t.task, text, &mut scratch).unwrap();
         // A last bit of a float may move a code of an activation by one of 127, in the few near a half: that
         // moves a product of 32 to 64 terms by less than a hundredth of its largest value.
@@ -241,6 +243,36 @@ fn a_run_can_be_ended_early() {
     let trained = trained.unwrap();
     assert_eq!((trained.steps, trained.finish), (3, Finish::Interrupted));
     assert!(trained.report.contains("## music"));
+}
+
+/// Two threads learn what one does, up to the order of sums, and always the same.
+#[test]
+fn threads_share_a_batch() {
+    let [mut one, mut two] = [1, 2].map(|threads| Learner::new(small(), vec![false, true], 6, threads).unwrap());
+    let (whole, mut halves) = (texts(), [Batch::default(), Batch::default()]);
+    for (i, text) in SAID.iter().enumerate() {
+        let t = &whole.all[i];
+        let (said, slots): (Marked, &[usize]) = match i {
+            0 => (Marked::new(text, vec![5..12, 16..27]), &[1, 0]),
+            2 => (Marked::new(text, vec![0..2]), &[0]),
+            _ => (Marked::new(text, vec![]), &[]),
+        };
+        halves[i % 2].push(&said, slots, (t.task, FeatureConfig::new(64)), t.goal, &mut || false);
+    }
+    let (loss, gradient) = one.quantised_gradient(&[whole], WEIGHTS);
+    let (halved, other) = two.quantised_gradient(&halves, WEIGHTS);
+    assert!((loss - halved).abs() < 1e-6 * loss, "{loss} {halved}");
+    let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
+    let off = gradient.iter().zip(&other).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
+    // Sums of a few hundred numbers in another order.
+    assert!(off < 1e-5 * norm && norm > 0.0, "{off} {norm}");
+    assert_eq!(two.quantised_gradient(&halves, WEIGHTS).1, other);
+
+    let tasks = tasks();
+    let run = |threads| train(&tasks, &ExtractOptions { threads, ..options() }, &mut |_| ControlFlow::Continue(()));
+    let (a, b) = (run(2).unwrap(), run(2).unwrap());
+    assert!(a.figures[0][0].accuracy() > 0.9);
+    assert_eq!((a.weights.features, a.weights.tasks), (b.weights.features, b.weights.tasks));
 }
 
 /// A run that was ended and goes on ends with the weights of one that was never ended.
@@ -289,7 +321,7 @@ fn a_run_goes_on_from_its_checkpoint() {
 /// Two versions of each text that ought to mean the same, and a teacher.
 #[test]
 fn gradients_are_slopes_with_twins_and_teachers() {
-    let mut learner = Learner::new(small(), vec![false, true], 4).unwrap();
+    let mut learner = Learner::new(small(), vec![false, true], 4, 1).unwrap();
     let mut batch = texts();
     let mut again = |text: &str, task, goal| {
         batch.push(&Marked::new(text, vec![]), &[], (task, FeatureConfig::new(64)), goal, &mut || false);
@@ -360,10 +392,10 @@ fn candle_agrees(config: ExtractorConfig) -> Result<(), Box<dyn std::error::Erro
     use crate::encoder::Utterance as Reader;
     use crate::encoder::nn::CandleExtractor;
 
-    let mut learner = Learner::new(config.clone(), vec![false, true], 9)?;
+    let mut learner = Learner::new(config.clone(), vec![false, true], 9, 1)?;
     let batch = texts();
     let weights = Weights { tags: 0.5, smoothing: 0.0, ..WEIGHTS };
-    let (loss, gradient) = learner.quantised_gradient(&batch, weights);
+    let (loss, gradient) = learner.quantised_gradient(std::slice::from_ref(&batch), weights);
     let (mut values, shapes) = (learner.flat(), learner.shapes());
     // The factor of decays, of which the logarithm is learned.
     let in_file = |name: &str| name.replace("ssm_a_log", "ssm_a");
@@ -377,9 +409,8 @@ fn candle_agrees(config: ExtractorConfig) -> Result<(), Box<dyn std::error::Erro
     let tensors = vars.iter().map(|(n, v)| (n.clone(), v.as_tensor().clone())).collect();
     let model = CandleExtractor::new(&config, VarBuilder::from_tensors(tensors, DType::F32, &Device::Cpu))?;
 
-    let said = ["play so what by miles davis", "stop!", "青空 please", "what is it", "nothing of that kind"];
     let mut total = Tensor::new(0f32, &Device::Cpu)?;
-    for (text, t) in said.iter().zip(&batch.all) {
+    for (text, t) in SAID.iter().zip(&batch.all) {
         let mut reader = Reader::default();
         reader.read(text, FeatureConfig::new(64));
         let (e, h) = model.encode(&reader)?;
@@ -397,7 +428,7 @@ fn candle_agrees(config: ExtractorConfig) -> Result<(), Box<dyn std::error::Erro
             total = (total + (model.tag_loss(t.task, &emissions, &gold)? * 0.5)?)?;
         }
     }
-    let total = (total / said.len() as f64)?;
+    let total = (total / SAID.len() as f64)?;
     let reference = f64::from(total.to_scalar::<f32>()?);
     // Integers are exact on both sides; floats are summed in other orders, and of about 5,000 codes none is so near
     // to a half that this moves it (the seed is fixed).
