@@ -179,7 +179,8 @@ fn gradients_are_finite_differences() {
             }
             let (error, size) = (error.sqrt(), size.sqrt());
             assert!(error <= 1e-4 * size + 1e-6, "case {i}, {name}: error {error}, size {size}");
-            assert!(size > 1e-3 || (name == "decay" || name == "alpha" || name == "decay_bias"), "case {i}, {name}");
+            // The first token of a text finds nothing that could decay, and its norm hides how much it finds.
+            assert!(size > 1e-3 || case.window == 1, "case {i}: {name} has no influence");
             at += len;
         }
     }

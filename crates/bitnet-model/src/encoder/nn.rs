@@ -39,9 +39,9 @@ enum Mixing {
     /// Queries, keys, values.
     Attention([BitLinear; 3]),
     /// Forward and backward; the last projection is the layer's own.
-    Ttt([TttLayer<Linear>; 2]),
+    Ttt(Box<[TttLayer<Linear>; 2]>),
     /// Queries, keys, values, gate; forward and backward.
-    Delta([BitLinear; 4], [DeltaDirection; 2]),
+    Delta(Box<([BitLinear; 4], [DeltaDirection; 2])>),
 }
 
 /// Heads of a task: weight and bias of intents; of tags with transitions, where there are slots.
@@ -179,11 +179,11 @@ impl CandleExtractor {
             let own = |name: &str| linear(name, h, h);
             let mixing = match config.mixer(l) {
                 EncoderMixer::Attention => Mixing::Attention([own("attn_q")?, own("attn_k")?, own("attn_v")?]),
-                EncoderMixer::TttLinear => Mixing::Ttt([ttt(config, l, 0, &vb)?, ttt(config, l, 1, &vb)?]),
+                EncoderMixer::TttLinear => Mixing::Ttt(Box::new([ttt(config, l, 0, &vb)?, ttt(config, l, 1, &vb)?])),
                 EncoderMixer::GatedDelta => {
                     let projections = [own("attn_q")?, own("attn_k")?, own("attn_v")?, own("attn_gate")?];
                     let direction = |d| DeltaDirection::new(config, l, d, &vb);
-                    Mixing::Delta(projections, [direction(0)?, direction(1)?])
+                    Mixing::Delta(Box::new((projections, [direction(0)?, direction(1)?])))
                 }
             };
             Ok(Layer {
@@ -238,11 +238,13 @@ impl CandleExtractor {
             let a = layer.attn_norm.forward(&x)?;
             let mixed = match &layer.mixing {
                 Mixing::Attention(qkv) => self.attend(qkv, &a)?,
-                Mixing::Ttt([forward, backward]) => {
+                Mixing::Ttt(directions) => {
+                    let [forward, backward] = &**directions;
                     let read = |layer: &TttLayer<Linear>, a: &Tensor| layer.forward(&a.unsqueeze(0)?)?.squeeze(0);
                     (read(forward, &a)? + turned(&read(backward, &turned(&a)?)?)?)?
                 }
-                Mixing::Delta([q, k, v, gate], [forward, backward]) => {
+                Mixing::Delta(layer) => {
+                    let ([q, k, v, gate], [forward, backward]) = &**layer;
                     let qkv = Tensor::cat(&[q.forward(&a)?, k.forward(&a)?, v.forward(&a)?], 1)?;
                     let z = gate.forward(&a)?;
                     let back = backward.read(&turned(&a)?, &turned(&qkv)?, &turned(&z)?)?;

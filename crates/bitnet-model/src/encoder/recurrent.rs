@@ -18,8 +18,8 @@ use crate::ModelError;
 /// A recurrence in both directions: forward, backward.
 #[derive(Debug)]
 pub(super) enum Recurrence {
-    Ttt([RowWise; 2]),
-    Delta([GatedDelta; 2]),
+    Ttt(Box<[RowWise; 2]>),
+    Delta(Box<[GatedDelta; 2]>),
 }
 
 impl Recurrence {
@@ -38,14 +38,14 @@ impl Recurrence {
                 let of = |values: &[f32]| -> Result<RowWise, ModelError> {
                     Ok(RowWise::with_ops(&c, &TttParameters::from_flat(&c, values)?, ops)?)
                 };
-                Some(Self::Ttt([of(forward)?, of(backward)?]))
+                Some(Self::Ttt(Box::new([of(forward)?, of(backward)?])))
             }
             EncoderMixer::GatedDelta => {
                 let c = config.delta_layer();
                 let of = |values: &[f32]| -> Result<GatedDelta, ModelError> {
                     Ok(GatedDelta::with_ops(&c, &DeltaParameters::from_flat(&c, values)?, ops)?)
                 };
-                Some(Self::Delta([of(forward)?, of(backward)?]))
+                Some(Self::Delta(Box::new([of(forward)?, of(backward)?])))
             }
         })
     }
@@ -78,11 +78,11 @@ impl RecurrentScratch {
         let mut s = Self::default();
         for layer in layers {
             match layer {
-                Recurrence::Ttt([rows, _]) => {
-                    ttt_buffers(&mut s.ttt, rows);
+                Recurrence::Ttt(rows) => {
+                    ttt_buffers(&mut s.ttt, &rows[0]);
                 }
-                Recurrence::Delta([rule, _]) => {
-                    delta_buffers(&mut s.delta, rule);
+                Recurrence::Delta(rules) => {
+                    delta_buffers(&mut s.delta, &rules[0]);
                 }
             }
         }

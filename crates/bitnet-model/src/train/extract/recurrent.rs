@@ -38,8 +38,8 @@ pub(super) fn exported(config: &ExtractorConfig, l: usize, values: &[f32]) -> Ve
 /// A recurrence with the parameters of one step: forward, backward.
 #[derive(Debug)]
 pub(super) enum Rule {
-    Ttt([RowWise; 2]),
-    Delta([GatedDelta; 2]),
+    Ttt(Box<[RowWise; 2]>),
+    Delta(Box<[GatedDelta; 2]>),
 }
 
 /// Of one text in one direction.
@@ -86,29 +86,29 @@ impl Rule {
                 let of = |values: &[f32]| -> Result<RowWise, ModelError> {
                     Ok(RowWise::with_ops(&c, &TttParameters::from_flat(&c, values)?, ops)?)
                 };
-                Some(Self::Ttt([of(&forward)?, of(&backward)?]))
+                Some(Self::Ttt(Box::new([of(&forward)?, of(&backward)?])))
             }
             EncoderMixer::GatedDelta => {
                 let c = config.delta_layer();
                 let of = |values: &[f32]| -> Result<GatedDelta, ModelError> {
                     Ok(GatedDelta::with_ops(&c, &DeltaParameters::from_flat(&c, values)?, ops)?)
                 };
-                Some(Self::Delta([of(&forward)?, of(&backward)?]))
+                Some(Self::Delta(Box::new([of(&forward)?, of(&backward)?])))
             }
         })
     }
 
     fn ops(&self) -> Ops {
         match self {
-            Self::Ttt([rows, _]) => rows.ops(),
-            Self::Delta([rule, _]) => rule.ops(),
+            Self::Ttt(rows) => rows[0].ops(),
+            Self::Delta(rules) => rules[0].ops(),
         }
     }
 
     fn hidden(&self) -> usize {
         match self {
-            Self::Ttt([rows, _]) => rows.config().hidden_size,
-            Self::Delta([rule, _]) => rule.config().hidden_size,
+            Self::Ttt(rows) => rows[0].config().hidden_size,
+            Self::Delta(rules) => rules[0].config().hidden_size,
         }
     }
 
