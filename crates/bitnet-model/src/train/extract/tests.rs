@@ -83,11 +83,12 @@ fn slopes(mut learner: Learner, mixers: &[EncoderMixer]) {
     let weights = Weights { tags: 0.5, smoothing: 0.1, ..WEIGHTS };
     let gradient = learner.flat_gradient(&batch, weights);
     let values = learner.flat();
-    let step = 3e-3;
     for (name, range) in learner.tensors() {
         let g = &gradient[range.clone()];
         let norm = g.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         assert!(norm > 0.0, "{mixers:?}, {name} has no gradient");
+        // A steep loss is steep only nearby.
+        let step = 3e-3 / norm.max(1.0);
         let along: Vec<f64> = g.iter().map(|g| f64::from(*g) / norm).collect();
         let mut random = Random::new(7, &name);
         let drawn: Vec<f64> = g.iter().map(|_| random.normal()).collect();
