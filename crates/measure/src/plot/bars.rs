@@ -22,7 +22,7 @@ pub struct Bar {
 const TOP: i32 = 70;
 /// Length of a bar of 100 %.
 const WHOLE: i32 = 400;
-const THICK: i32 = 9;
+const THICK: i32 = 11;
 const SIZE: u32 = 13;
 
 /// Draws bars from 0 to 100 % with their numbers; `series` names those of a row.
@@ -79,7 +79,7 @@ fn draw(
             let (x, y) = (left + (f64::from(WHOLE) * share).round() as i32, y + s as i32 * THICK);
             let colour = PALETTE[s % PALETTE.len()];
             canvas.draw(&Rectangle::new([(left, y), (x, y + THICK - 1)], colour.filled()))?;
-            canvas.draw(&Text::new(format!("{:.1}", 100.0 * share), (x + 5, y + THICK / 2), text(10, HPos::Left)))?;
+            canvas.draw(&Text::new(format!("{:.1}", 100.0 * share), (x + 5, y + THICK / 2 - 1), text(10, HPos::Left)))?;
         }
     }
     canvas.present()?;
