@@ -16,8 +16,9 @@ use crate::commands::{folder, write};
 /// The tasks of the English sets, and that of questions in Japanese.
 const TASKS: [&str; 3] = ["snips", "clinc150", "topic-ja"];
 
-/// Questions in Japanese to choose by.
+/// Questions in Japanese to choose by, and of each test.
 const KEPT: usize = 1000;
+const ASKED: usize = 1000;
 
 /// An utterance as `bitnet train --task extract` reads it, which chooses the part where none is given.
 pub(crate) fn line(said: &Marked, intent: Option<&str>, slots: &[String], valid: Option<bool>) -> String {
@@ -40,7 +41,8 @@ fn lines([train, dev]: [&[Utterance]; 2]) -> String {
 }
 
 /// Files of utterances: `snips.jsonl`, `clinc150.jsonl`, both with `.test` and `.typos` for the official tests, and
-/// with a folder of Japanese titles `topic-ja.jsonl` of `questions` questions.
+/// with a folder of Japanese titles `topic-ja.jsonl` of `questions` questions, and the numbers of [`TESTS`] with `.test`
+/// and `.typos`.
 pub(crate) fn prepare(
     data: &Path,
     ja: Option<&Path>,
@@ -64,6 +66,12 @@ pub(crate) fn prepare(
     let mut text = String::new();
     for (part, valid) in [(all.clean(questions), false), (all.kept(KEPT), true)] {
         text.extend(part.iter().map(|q| line(&q.said, Some("about"), &slot, Some(valid))));
+    }
+    for which in 0..TESTS.len() {
+        for (kind, set) in ["test", "typos"].iter().zip(all.test(which, ASKED)) {
+            let lines: String = set.iter().map(|q| line(&q.said, Some("about"), &slot, None)).collect();
+            write(&out.join(format!("topic-ja.{which}.{kind}.jsonl")), &lines)?;
+        }
     }
     write(&out.join("topic-ja.jsonl"), &text)
 }
@@ -173,7 +181,7 @@ fn topics(
     test: &str,
     wrong: usize,
 ) -> Result<(), IntentError> {
-    for (kind, set) in ["clean", "typos"].iter().zip(questions.test(which, 1000)) {
+    for (kind, set) in ["clean", "typos"].iter().zip(questions.test(which, ASKED)) {
         let all = set.iter().map(|q| (q.said.text(), "about".to_owned(), vec![("topic".to_owned(), q.topic())]));
         let f = judge(extractor, task, all, wrong)?;
         let mut rule = Share::default();
