@@ -143,8 +143,12 @@ impl Questions {
 
 fn draw(topics: &[String], patterns: &[String], random: &mut Random) -> Question {
     let pattern = patterns.get(random.below(patterns.len().max(1) as u64) as usize).map_or("{}", String::as_str);
-    let topic = topics.get(random.below(topics.len().max(1) as u64) as usize).map_or("", String::as_str);
-    Question::new(pattern, topic)
+    let mut any = || topics.get(random.below(topics.len().max(1) as u64) as usize).map_or("", String::as_str);
+    let topic = any();
+    match pattern.contains(patterns::OTHER) {
+        true => Question::new(&pattern.replace(patterns::OTHER, any()), topic),
+        false => Question::new(pattern, topic),
+    }
 }
 
 /// Questions as examples for `bitnet train`, one on each line.

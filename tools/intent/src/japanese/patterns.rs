@@ -45,6 +45,9 @@ fn owned<'a>(all: impl Iterator<Item = &'a str>) -> Vec<String> {
 /// Stands for the topic while patterns are composed.
 const TOPIC: &str = "〇";
 
+/// Stands for another word, drawn like topics.
+pub(super) const OTHER: char = '◇';
+
 fn frames() -> Templates {
     // The frames are part of the program; a test reads them.
     Templates::parse(include_str!("patterns.txt")).unwrap_or_default()
