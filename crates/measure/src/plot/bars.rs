@@ -79,7 +79,8 @@ fn draw(
             let (x, y) = (left + (f64::from(WHOLE) * share).round() as i32, y + s as i32 * THICK);
             let colour = PALETTE[s % PALETTE.len()];
             canvas.draw(&Rectangle::new([(left, y), (x, y + THICK - 1)], colour.filled()))?;
-            canvas.draw(&Text::new(format!("{:.1}", 100.0 * share), (x + 5, y + THICK / 2 - 1), text(10, HPos::Left)))?;
+            let number = format!("{:.1}", 100.0 * share);
+            canvas.draw(&Text::new(number, (x + 5, y + THICK / 2 - 1), text(10, HPos::Left)))?;
         }
     }
     canvas.present()?;
