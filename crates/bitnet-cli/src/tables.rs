@@ -18,7 +18,7 @@ fn families() -> String {
         let mut parts = vec![f.activation.map_or("the activation that the file names", |a| a.name()).to_owned()];
         let mut add = |presence: Presence, what: &str| match presence {
             Presence::Always => parts.push(what.to_owned()),
-            Presence::ByFile => parts.push(format!("{what} where the file has them")),
+            Presence::ByFile => parts.push(format!("{what} if the file has them")),
             Presence::Never => {}
         };
         add(f.sub_norms, "sub-norms");
@@ -32,10 +32,10 @@ fn families() -> String {
             (f.embedding_root, "embedding times the root of its length"),
             (f.scales, "scales of embedding, residual branches and logits"),
             (f.mixers, "attention or test-time training, layer by layer"),
-            (f.delta, "the gated delta rule (Gated DeltaNet) in all layers but every so many"),
+            (f.delta, "the gated delta rule (Gated DeltaNet) in all layers except one in every few"),
             (f.gated_attention, "a gate of attention's output"),
             (f.partial_rotary, "a rotary embedding of a part of each head"),
-            (f.fold, "signed Hadamard transforms folded into the weights where the file says so"),
+            (f.fold, "signed Hadamard transforms folded into the weights if the file says so"),
             (f.embeds, "with a head, or without one as an embedding model"),
         ];
         parts.extend(flags.iter().filter(|(yes, _)| *yes).map(|(_, what)| (*what).to_owned()));
@@ -50,7 +50,7 @@ fn formats() -> String {
     for f in FORMATS.iter().filter(|f| f.name != "trits") {
         let ids: Vec<String> = f.ggml_ids.iter().map(u32::to_string).collect();
         let scale = match f.scale {
-            ScalePlace::Beside => "in a tensor of its own".to_owned(),
+            ScalePlace::Beside => "in a separate tensor".to_owned(),
             ScalePlace::Tensor => "one f32 for a matrix".to_owned(),
             ScalePlace::Row(2) => "f16 for each row".to_owned(),
             ScalePlace::Row(_) => "f32 for each row".to_owned(),

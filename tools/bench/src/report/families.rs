@@ -36,7 +36,7 @@ pub(super) fn section(results: &Results) -> String {
     }
     format!(
         "\n## A scale per group, and embedding models\n\nRandom weights in the shapes of published models. `2b4t` has one scale for a \
-         matrix and activations of 8 bits, Bonsai one for each 128 weights and activations of 16 bits; of the embedding model a \
+         matrix and activations of 8 bits, Bonsai one for each 128 weights and activations of 16 bits; with the embedding model a \
          text becomes a vector. The share is that of the memory's bandwidth, for prefill of the dot-product instructions' peak; \
          16 bits are two such products.\n\n\
          | | threads | shape | tok/s | 1e9 weights/s | times 2b4t | share |\n|---|--:|---|--:|--:|--:|--:|\n{rows}"

@@ -12,7 +12,7 @@ const KINDS: [(What, &str, &str); 3] = [
     (
         What::Gemv,
         "One token, weights in the caches",
-        "The same matrix again and again. Each cell: microseconds, GB/s of weights, operations (multiplications and additions) in \
+        "The same matrix repeatedly. Each cell: microseconds, GB/s of weights, operations (multiplications and additions) in \
          GOP/s.",
     ),
     (
@@ -24,8 +24,8 @@ const KINDS: [(What, &str, &str); 3] = [
     (
         What::Gemm,
         "Many tokens",
-        "Each cell: microseconds, GOP/s, share of what the set's multipliers can do. Look-up tables multiply nothing: their share only \
-         tells how far they are from it.",
+        "Each cell: microseconds, GOP/s, share of the peak of the set's multipliers. Look-up tables multiply nothing: their share is \
+         only a comparison with that peak.",
     ),
 ];
 
@@ -91,7 +91,7 @@ fn table(results: &Results, what: What, figures: &[&Figure]) -> String {
     let others: Vec<String> =
         figures.iter().filter(|f| f.isa.is_none()).map(|f| format!("{} {} us", f.subject, number(f.value))).collect();
     if !others.is_empty() {
-        let _ = writeln!(text, "\nBeside them: {}.", others.join(", "));
+        let _ = writeln!(text, "\nFor comparison: {}.", others.join(", "));
     }
     text
 }
@@ -162,6 +162,6 @@ mod tests {
             "| elut[-1,1]x4 |",
         ];
         assert!(places.map(at).is_sorted(), "{text}");
-        assert!(text.contains("Beside them: dense f32 9.00 us."), "{text}");
+        assert!(text.contains("For comparison: dense f32 9.00 us."), "{text}");
     }
 }

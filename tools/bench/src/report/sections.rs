@@ -35,7 +35,7 @@ pub(super) fn decode(results: &Results, picture: &str) -> String {
     }
     let mut text =
         "\n## Decode, from an empty context\n\nTokens per second for one text. Each needs all its bytes from memory, \
-                    so the share of the read bandwidth, measured before and after, says how near the limit it is.\n"
+                    so the share of the read bandwidth, measured before and after, shows how near the limit it is.\n"
             .to_owned();
     text += picture;
     text += "\n| | threads | tok/s | MB per token | GB/s | bandwidth before / after | share |\n|---|--:|--:|--:|--:|--:|--:|\n";
@@ -130,8 +130,8 @@ pub(super) fn prefill(results: &Results, picture: &str) -> String {
         return String::new();
     }
     let mut text = "\n## Prefill\n\nTokens of a prompt read per second. GOP/s counts the multiplications and additions of the \
-                    ternary products only, although attention is in the time. The peak is what the dot-product instructions \
-                    of the set do without any load, the better of before and after.\n"
+                    ternary products only, although attention is in the time. The peak is the rate of the \
+                    set's dot-product instructions without any load, the better of before and after.\n"
         .to_owned();
     text += picture;
     text += "\n| | threads | prompt | tok/s | GOP/s | peak | share of peak |\n|---|--:|--:|--:|--:|--:|--:|\n";
@@ -171,7 +171,8 @@ pub(super) fn against_candle(results: &Results) -> String {
     }
     format!(
         "\n## Against candle\n\nHow many times faster than a Llama of the same shape in candle-transformers: dense (`Llama`) and \
-         block-quantised (`QMatMul`). candle's models have no ternary weights and so read more bytes; that is the point.\n\n\
+         block-quantised (`QMatMul`). candle's models have no ternary weights and so read more bytes, which is the point \
+         of the comparison.\n\n\
          | | threads | candle | times faster |\n|---|--:|---|--:|\n{rows}"
     )
 }
@@ -191,7 +192,7 @@ pub(super) fn start(results: &Results) -> String {
     }
     format!(
         "\n## Start and memory\n\nThe file is in the page cache. Time to the first token is loading plus the first reading of a \
-         prompt. Memory is what the process holds of its own while it decodes; the mapped file is not counted.\n\n\
+         prompt. Memory is the private memory of the process while it decodes; the mapped file is not counted.\n\n\
          | | threads | load | first token | anonymous memory |\n|---|--:|--:|--:|--:|\n{rows}"
     )
 }

@@ -23,8 +23,8 @@ pub(super) fn growth(results: &Results, picture: &str) -> String {
         all.iter().find(|f| f.subject == subject && f.tokens == context).map(|f| (*f).clone())
     };
     let mut text = "\n## Test-time training and attention\n\nTwo models of the shape of the one that comes with the program (hidden 256, \
-                    6 layers, 4 heads), whose layers differ in nothing but what mixes the tokens: memory of a session, and time of the next \
-                    token, after a text of so many tokens. One text. Attention keeps keys and values in f16; beyond 16 thousand tokens \
+                    6 layers, 4 heads), whose layers differ only in how they mix the tokens: memory of a session, and time of the next \
+                    token, after a text of that many tokens. One text. Attention keeps keys and values in f16; beyond 16 thousand tokens \
                     they are filled with numbers instead of being computed, which costs the same afterwards.\n"
         .to_owned();
     text += picture;

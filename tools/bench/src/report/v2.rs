@@ -59,7 +59,7 @@ fn transforms(results: &Results) -> String {
         return text;
     }
     format!(
-        "\n### Hadamard transforms\n\nWhat they add to a layer while one token is generated: norm, transform and quantisation of the inputs \
+        "\n### Hadamard transforms\n\nThe time that they add to a layer while one token is generated: norm, transform and quantisation of the inputs \
          of the output and the down projection, less the same without transforms. The layers' weights may be in a cache, so the \
          share in a whole model is smaller.\n\n| | transforms of a layer | share |\n|---|--:|--:|\n{text}"
     )
@@ -127,7 +127,7 @@ fn memory(results: &Results) -> String {
     }
     format!(
         "\n### Memory of texts that are generated together\n\nEach after a context of {TEXT} tokens, with room for 256. Keys and values, codes of activations and \
-         other buffers are counted; anonymous memory is what the process holds of its own while the texts are there, packed weights \
+         other buffers are counted; anonymous memory is the private memory of the process during that time, packed weights \
          included.\n\n| activations, keys and values | texts | keys and values, MiB | buffers | anonymous memory, MiB |\n\
          |---|--:|--:|---|--:|\n{rows}"
     )
