@@ -24,7 +24,7 @@ pub fn level_sets() -> Result<Vec<Elut>, KernelError> {
     for isa in Isa::available() {
         for (levels, group) in LEVEL_SETS {
             let kernel = Elut::for_isa(levels, *group, isa)?;
-            // A set without shuffles of its own has the kernel of one that it includes.
+            // A set without its own shuffles has the kernel of one that it includes.
             if all.iter().all(|k| k.name() != kernel.name()) {
                 all.push(kernel);
             }

@@ -161,7 +161,7 @@ pub(crate) fn story() -> Result<(), XtaskError> {
     Ok(())
 }
 
-/// The official Python client of OpenAI's interface against `bitnet serve`; it is installed into a folder of its own.
+/// The official Python client of OpenAI's interface against `bitnet serve`; it is installed into a separate folder.
 ///
 /// # Errors
 /// If a check fails; in continuous integration also if Python is absent or the client cannot be installed.

@@ -118,7 +118,7 @@ impl Steps {
     /// Runs one step.
     ///
     /// # Errors
-    /// That of the step, with its name.
+    /// The error of the step, with its name.
     pub(crate) fn run(&mut self, name: &str, f: impl FnOnce() -> Result<(), XtaskError>) -> Result<(), XtaskError> {
         self.try_run(name, || f().map(|()| Outcome::Done))
     }
@@ -126,7 +126,7 @@ impl Steps {
     /// Runs one step that may find that it cannot run here.
     ///
     /// # Errors
-    /// That of the step, with its name.
+    /// The error of the step, with its name.
     pub(crate) fn try_run(
         &mut self,
         name: &str,

@@ -80,7 +80,7 @@ pub(crate) enum CliError {
         /// Offset of the first invalid byte.
         at: usize,
     },
-    /// The bandwidth probe, which runs in a process of its own, failed.
+    /// The bandwidth probe, which runs in a separate process, failed.
     #[error("the bandwidth probe failed: {problem}")]
     Probe { problem: String },
     /// A busy process for `bench --beside` could not be started.

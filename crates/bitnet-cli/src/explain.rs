@@ -15,7 +15,7 @@ use ternary_kernels::{FORMATS, Scales};
 /// Programs for everything that is not ternary.
 const GGUF_PROGRAMS: &str = "llama.cpp and what is built on it (Ollama, LM Studio) run it";
 const FOLDER_PROGRAMS: &str = "transformers, vLLM or candle run it, llama.cpp after conversion";
-/// Where to continue.
+/// Advice at the end of messages.
 const KNOWN: &str = "`bitnet list --known` shows ternary models";
 
 /// Architectures of unsupported ternary models, and the programs that support them.

@@ -41,7 +41,7 @@ pub(crate) fn threads() -> NonZeroUsize {
     ternary_kernels::default_threads()
 }
 
-/// Read bandwidth of main memory with `threads` threads, in GB/s, measured in a process of its own so that the probe's
+/// Read bandwidth of main memory with `threads` threads, in GB/s, measured in a separate process so that the probe's
 /// memory does not count as ours.
 ///
 /// # Errors

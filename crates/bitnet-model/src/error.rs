@@ -134,7 +134,7 @@ pub enum ModelError {
         value: f32,
     },
     /// A matrix of an extractor with scales for rows or groups.
-    #[error("layer {layer} {name}: an extractor's matrices have one scale each, this one has several; export it anew", name = .projection.name())]
+    #[error("layer {layer} {name}: an extractor's matrices have one scale each, this one has several; export it again", name = .projection.name())]
     EncoderScales { layer: usize, projection: Projection },
     /// The model computed a value that is not finite, so every further token would be nonsense.
     #[error(

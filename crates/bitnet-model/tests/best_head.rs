@@ -232,7 +232,7 @@ fn texts_are_those_of_the_plain_head() {
 }
 
 #[test]
-fn a_prediction_that_was_asked_for_less_is_made_anew() {
+fn a_prediction_that_was_asked_for_less_is_made_again() {
     let weights = weights(FloatType::F16, &adversarial(8));
     let coarse = engine(&weights, HeadMode::Coarse, 1, best_isa());
     let mut s = Sequence::new(&coarse, KvType::F16, None);

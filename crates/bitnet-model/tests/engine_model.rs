@@ -14,7 +14,7 @@ fn logits(weights: &ModelWeights, ids: &[u32]) -> Vec<f32> {
     Sequence::new(&engine, KvType::F32, None).feed_each(ids).unwrap()
 }
 
-/// Logits of every reference configuration: within 1e-4 where no int8 code lies near a boundary, 1e-3 for the larger
+/// Logits of every reference configuration: within 1e-4 if no int8 code is near a boundary, 1e-3 for the larger
 /// ones.
 #[test]
 fn logits_of_every_configuration() {

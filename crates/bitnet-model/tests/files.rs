@@ -120,7 +120,7 @@ fn a_file_is_replaced_as_a_whole_and_stays_what_it_was() {
     assert_eq!(names(dir.path()), ["file", "later", "link", "link2", "secret"]);
 }
 
-/// The file of a live writer stays, whatever other process writes there; that of a dead one is removed at the next
+/// The file of a live writer stays, even if other processes write there; that of a dead one is removed at the next
 /// write.
 #[test]
 fn what_dead_processes_left_is_removed() {

@@ -34,7 +34,7 @@ fn pages_are_shared_until_one_side_writes() {
         assert!(3 * page <= all && all < 4 * page, "{}: pages of {page} of {all}", kv.name());
         // A side that rewinds releases pages that it does not need, rather than copying them later.
         one.rewind(PAGE).unwrap();
-        assert_eq!(one.state().kv_bytes() / page, 1, "the page behind is the other side's now");
+        assert_eq!(one.state().kv_bytes() / page, 1, "the page after it belongs to the other side now");
         drop(other);
         assert_eq!(one.state().shared_kv_bytes(), 0);
     }

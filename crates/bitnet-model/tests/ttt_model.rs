@@ -380,7 +380,7 @@ fn lost_and_kept(engine: &Engine, pending: usize, mixers: &[Mixer]) {
 }
 
 #[test]
-fn perplexity_begins_anew_with_every_window() {
+fn perplexity_starts_over_with_every_window() {
     let engine = engine(&weights(&full(&[TttLinear, TttMlp]), 2), 1);
     let ids = tokens(24);
     let p = perplexity(&engine, &ids, 10, KvType::F32, &mut |_, _| ControlFlow::Continue(())).unwrap();

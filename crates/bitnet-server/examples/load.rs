@@ -5,7 +5,7 @@
 //!     [--threads N] [--sessions 8] [--clients 1,8,32]
 //! ```
 //!
-//! Without `--url` it starts a server of its own, on the small model of the library or on `--model`. Each client sends
+//! Without `--url` it starts its own server, on the small model of the library or on `--model`. Each client sends
 //! a request, reads the stream to its end, and sends the next one, with another prompt and seed.
 
 use std::error::Error;

@@ -47,7 +47,7 @@ pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response {
 }
 
 impl ApiError {
-    /// With a message that is never long, whatever it quotes.
+    /// With a message that is shortened if it quotes too much.
     pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if let Cow::Owned(short) = shortened(&message, MAX_MESSAGE_CHARS) {

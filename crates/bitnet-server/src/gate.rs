@@ -23,7 +23,7 @@ pub(crate) struct Gate {
 enum Names {
     /// Names that always mean this machine.
     Loopback,
-    /// Those, and numeric addresses: no other machine can use one as its name.
+    /// These names, and numeric addresses: no other machine can use one as its name.
     Numbers,
 }
 

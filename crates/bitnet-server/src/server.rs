@@ -91,8 +91,8 @@ impl Server {
         Handle { closing: self.closing.clone() }
     }
 
-    /// Answers requests until [`Handle::shut_down`], and returns at most two seconds after [`Options::grace`], whatever
-    /// runs.
+    /// Answers requests until [`Handle::shut_down`], and returns at most two seconds after [`Options::grace`], even if
+    /// work still runs.
     ///
     /// # Errors
     /// [`ServerError::System`] without threads, [`ServerError::EngineFailed`] if the computing thread has panicked,
@@ -101,8 +101,8 @@ impl Server {
         self.run_in(runtime()?)
     }
 
-    /// Like [`Server::run`], and until Ctrl-C or a request to terminate comes. A second one is waited for by nothing:
-    /// this returns at once, and the process is to end.
+    /// Like [`Server::run`], and until Ctrl-C or a request to terminate comes. After a second one nothing is waited
+    /// for: this returns at once, and the process is to end.
     ///
     /// # Errors
     /// The errors of [`Server::run`], and [`ServerError::Killed`] after a second signal.
@@ -111,7 +111,7 @@ impl Server {
         let handle = self.handle();
         let last = self.service.app.options.grace + ENGINE_END_LIMIT;
         let (ended, mut news) = oneshot::channel();
-        // Signals have a thread of their own, this one, so that nothing else that runs can keep them from having their
+        // Signals have this thread for themselves, so that no other work can keep them from having their
         // effect.
         let signals = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || drop(ended.send(self.run_in(runtime)));
@@ -190,8 +190,8 @@ async fn accept(
     }
 }
 
-/// One thread is enough to move text, and leaves the CPUs to the model; large machines get a second one. Whatever
-/// computes has threads of its own.
+/// One thread is enough to move text, and leaves the CPUs to the model; large machines get a second one. Work that
+/// computes has separate threads.
 fn runtime() -> Result<Runtime, ServerError> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -14,7 +14,7 @@ use crate::{Options, ServerError};
 
 /// Smaller bodies have a separate thread: checking them always takes very little time.
 const TINY_BODY: usize = 4 << 10;
-/// Larger bodies are read by threads of their own, so that small requests never wait for them.
+/// Larger bodies are read by separate threads, so that small requests never wait for them.
 const LARGE_BODY: usize = 64 << 10;
 
 /// Everything that computes for requests besides the engine.

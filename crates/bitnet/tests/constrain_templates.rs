@@ -34,7 +34,7 @@ fn generate(model: &Model, constraint: Constraint, seed: u64) -> Result<(String,
 const GRAMMARS: &[&str] = &[
     "start: \"{\\\"a\\\":\\\"\" VALUE \"\\\"}\"\nVALUE: %regex { \"substring_words\": @TEXT }",
     "start: \"<\" T \">\" (\",\" T){0,2}\nT: %regex {\"substring_chars\": @TEXT}",
-    // Beside other lexemes, ambiguous ones among them.
+    // Next to other lexemes, ambiguous ones among them.
     "start: (A | \"the\" | /[a-z]+/) \"!\" A\nA: %regex {\"substring_chars\": @TEXT}",
     "start: %regex {\"substring_words\": @TEXT} \" and \" %regex {\"substring_chars\": @TEXT}",
     // As a part of another terminal, which is compiled again.

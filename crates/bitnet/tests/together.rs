@@ -149,7 +149,7 @@ fn what_cannot_join_is_refused_and_disturbs_no_other() {
     assert_eq!((output.ids.len(), output.finish_reason), (3, FinishReason::Length));
 }
 
-/// Each text has options of its own: probabilities, stops, biases, processors.
+/// Each text has its own options: probabilities, stops, biases, processors.
 #[test]
 fn every_option_is_its_own_texts() {
     let model = model(2);

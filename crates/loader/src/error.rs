@@ -487,7 +487,7 @@ pub enum LoadError {
     /// A row of an extractor's features with several scales.
     #[error(
         "tensor \"features.weight\": the blocks of row {row} have different scales, but a row of features has one: export the \
-         extractor anew, without quantising it once more"
+         extractor again, without quantising it once more"
     )]
     FeatureBlocks {
         /// The row.

@@ -39,7 +39,7 @@ pub enum QkLayout {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct GenerationConfig {
-    /// Whether to sample at all; `false` is greedy.
+    /// Whether to sample; `false` is greedy.
     pub do_sample: Option<bool>,
     /// Temperature.
     pub temperature: Option<f32>,

@@ -28,9 +28,9 @@
 //! | TTT layer: sub-norm | `ttt.attn_sub_norm` | `ttt_sub_norm` |
 //! | TTT layer: norm before the convolution | `conv.norm` | `ttt_conv_norm` |
 //! | head (absent where it is the embedding) | `lm_head` | `output` |
-//! | scale beside a projection | `weight_scale` | `scale` |
+//! | scale of a projection | `weight_scale` | `scale` |
 //!
-//! All end in `.weight`, except the scales, the biases and `A_log`. What else a TTT layer has is in
+//! All end in `.weight`, except the scales, the biases and `A_log`. The other tensors of a TTT layer are in
 //! `docs/formats/bit_ttt.md`.
 
 use std::collections::HashSet;

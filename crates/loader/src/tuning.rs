@@ -124,7 +124,7 @@ impl Tuning {
         weights.fold(0, usize::saturating_add)
     }
 
-    /// Writes it into `folder`, which is made if need be; the file appears when it is complete.
+    /// Writes it into `folder`, which is created if needed; the file appears when it is complete.
     ///
     /// # Errors
     /// [`LoadError::Io`] and [`LoadError::Write`].

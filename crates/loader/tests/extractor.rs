@@ -1,4 +1,4 @@
-//! Files of extractors: both containers hold the same, and nothing else is taken for one.
+//! Files of extractors: both containers hold the same, and other files are not read as extractors.
 
 use bitnet_model::encoder::{
     EncoderMixer, Extractor, ExtractorConfig, ExtractorWeights, OosRule, OosScore, TaskConfig, Utterance,

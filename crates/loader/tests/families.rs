@@ -256,7 +256,7 @@ fn folder(name: &str, fields: Json, files: &[(&str, Json)]) -> Option<Result<(Mo
             std::fs::write(path, json.to_string()).unwrap()
         }
     }
-    // Beside a GGUF file the folder would be that file.
+    // Next to a GGUF file the folder would be read as that file.
     for gguf in ggufs(dir.path()) {
         std::fs::remove_file(gguf).unwrap();
     }

@@ -194,7 +194,7 @@ fn files_that_are_cut_short_are_refused() {
     for len in (0..start).step_by(23).chain(inside).chain([last as usize - 1]) {
         assert!(use_up(bytes[..len].to_vec()).is_err(), "{len} of {} bytes", bytes.len());
     }
-    // What follows the last tensor is padding.
+    // The bytes after the last tensor are padding.
     use_up(bytes[..last as usize].to_vec()).unwrap();
 }
 

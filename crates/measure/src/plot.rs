@@ -94,7 +94,7 @@ fn range(values: impl Iterator<Item = f64>, share: f64) -> Range<f64> {
     }
 }
 
-/// An axis with ticks of its own.
+/// An axis with its own ticks.
 struct Axis {
     coordinates: RangedCoordf64,
     ticks: Vec<f64>,

@@ -1,7 +1,7 @@
-//! The cost of a phase of a team, alone and beside busy threads: `cargo run --release --example phase_speed [-- BUSY]`.
+//! The cost of a phase of a team, alone and with busy threads: `cargo run --release --example phase_speed [-- BUSY]`.
 //!
 //! It times empty phases, then steps of 200 phases of 32 pieces of 3 microseconds, as in a model; then the same steps
-//! beside one endless loop per CPU, or beside as many as the argument gives. Next to the result it prints the fair
+//! next to one endless loop per CPU, or to as many as the argument gives. Next to the result it prints the fair
 //! share: what a scheduler that divides the CPUs evenly leaves to the team.
 
 use std::hint::black_box;

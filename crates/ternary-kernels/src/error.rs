@@ -14,9 +14,9 @@ pub enum KernelError {
         op: &'static str,
         /// Which length or dimension.
         what: &'static str,
-        /// What it must be.
+        /// The required length.
         expected: usize,
-        /// What it was.
+        /// The given length.
         got: usize,
     },
     /// A size that does not fit this machine's address space.
@@ -64,7 +64,7 @@ pub enum KernelError {
         tile: TlTile,
         /// Offset of the byte.
         at: usize,
-        /// What is wrong with it.
+        /// The reason.
         what: &'static str,
     },
     /// A weight that is not -1, 0 or +1, or a bit pattern that stands for none of them.
@@ -155,7 +155,7 @@ pub enum KernelError {
     Twos {
         /// The format or the kernel that cannot hold them.
         what: String,
-        /// Where they are.
+        /// Their number and the place of the first one.
         twos: Twos,
     },
     /// A kernel for rows with one scale was given one scale per group.

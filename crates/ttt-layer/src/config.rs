@@ -46,7 +46,7 @@ pub struct TttConfig {
     pub kind: Kind,
     /// Elements of an input token, `D`.
     pub hidden_size: usize,
-    /// Heads, each with an inner model of its own.
+    /// Heads, each with its own inner model.
     pub num_heads: usize,
     /// Elements of a head, a multiple of 2.
     pub head_dim: usize,

@@ -224,7 +224,7 @@ fn quantised(dtype: GgmlDType, layers: usize) -> Result<Model, BenchError> {
     let device = Device::Cpu;
     let (hidden, ffn) = (c.hidden_size, c.intermediate_size);
     let kv = hidden / c.num_attention_heads * c.num_key_value_heads;
-    // Quantised once for each shape and copied for each layer, into memory of its own.
+    // Quantised once for each shape and copied for each layer, into separate memory.
     let mut made: HashMap<(usize, usize), Vec<u8>> = HashMap::new();
     let mut matrix = |m: usize, k: usize| -> Result<QTensor, BenchError> {
         let bytes = match made.entry((m, k)) {

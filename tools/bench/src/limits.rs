@@ -63,7 +63,7 @@ impl Bracketed {
 }
 
 /// The hidden command that runs `argv` between two measurements with `threads` threads and prints a [`Bracketed`]. It
-/// is a process of its own so that a measurement can keep the machine quiet around the probes as well.
+/// is a separate process so that a measurement can keep the machine quiet around the probes as well.
 ///
 /// # Errors
 /// If the program fails.

@@ -1,4 +1,4 @@
-//! The library, on a thread with a small stack: each generator, and each file, in a process of its own.
+//! The library, on a thread with a small stack: each generator, and each file, in a separate process.
 
 use std::path::Path;
 use std::process::Command;
@@ -75,7 +75,7 @@ pub(crate) fn kind_of_file(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Runs `probe KIND VARIANT` as a process of its own.
+/// Runs `probe KIND VARIANT` as a separate process.
 fn child(kind: &str, variant: &str) -> Result<Result<String, String>, HostileError> {
     let program = std::env::current_exe().map_err(HostileError::io("find", "this program"))?;
     let mut command = Command::new(program);

@@ -31,7 +31,7 @@ fn compare(used: &BTreeSet<&str>, text: &str, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(DEPENDENCIES, format!("lacks a line `| {name} | used by | reason |`")));
     }
     for (name, reason) in rows {
-        // The fuzz package is a workspace of its own, unknown to this one.
+        // The fuzz package is a separate workspace, unknown to this one.
         if !used.contains(name) && name != "libfuzzer-sys" {
             findings.push(Finding::new(DEPENDENCIES, format!("{name} is not a dependency any more")));
         }

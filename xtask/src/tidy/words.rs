@@ -19,6 +19,20 @@ const DENIED: &[(&str, &str)] = &[
     ("say of", "write `say about`"),
     ("says of", "write `says about`"),
     ("said of", "write `said about`"),
+    ("what is left", "write `the rest`, `the remaining ...`"),
+    ("for want of", "write `without`, `because there is no ...`"),
+    ("anew", "write `again`"),
+    ("lies behind", "write `comes after`, `is beyond the end of`"),
+    ("lie behind", "write `come after`"),
+    ("lies beside", "write `is next to`, `is outside of`"),
+    ("lie beside", "write `are next to`"),
+    ("one behind the other", "write `one after the other`"),
+    ("goes on from", "write `continues from`"),
+    ("hears of", "write `is told of`"),
+    ("has a say", "write `counts`, `determines`"),
+    ("as ever", "write `as usual`, or nothing"),
+    ("all that there is", "name it"),
+    ("dealt out", "write `distributed`"),
 ];
 
 /// Beginnings of comments that refer to something without naming it.
@@ -31,6 +45,10 @@ const BEGINNINGS: &[(&str, &str)] = &[
     ("The same in words", "name it again"),
     ("The same where", "name it again"),
     ("The same,", "name it again"),
+    ("What ", "begin with a noun: `The result of`, `The values that`"),
+    ("Whatever ", "begin with a noun: `Any error of`"),
+    ("That of", "name it again: `The error of`"),
+    ("Of these, those", "name them again"),
 ];
 
 /// Words that may follow `is no` and `are no`; before others the negation belongs to the verb: `is not a file`.

@@ -94,7 +94,7 @@ impl Workspace {
         self.members.iter().filter(|p| !INTERNAL.contains(&p.name.as_str()))
     }
 
-    /// Whether another published crate turns on this feature by one of its own, or by depending on the package: then it
+    /// Whether another published crate turns on this feature by its own one, or by depending on the package: then it
     /// is compiled with it there.
     pub(crate) fn is_turned_on_elsewhere(&self, package: &Package, feature: &str) -> bool {
         let by_feature = |p: &Package| {

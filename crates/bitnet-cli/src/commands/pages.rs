@@ -38,7 +38,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_MAN_HELP)]
 pub(crate) struct ManArgs {
-    /// Write all pages into this folder, which is made if need be
+    /// Write all pages into this folder, which is created if needed
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
 }

@@ -238,7 +238,7 @@ fn has_weights(folder: &Path) -> bool {
     std::fs::read_dir(folder).into_iter().flatten().flatten().any(weights)
 }
 
-/// 80 layers of 8192, feed-forward 28672, 64 heads, 8 for keys and values, a head of its own.
+/// 80 layers of 8192, feed-forward 28672, 64 heads, 8 for keys and values, a separate head.
 fn llama_70b() -> ModelConfig {
     let mut config = ModelConfig::new(128_256, 8192, 28_672, 80, 64, 8);
     config.tie_word_embeddings = false;

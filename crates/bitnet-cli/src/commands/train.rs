@@ -206,7 +206,7 @@ fn shape(args: &TrainArgs, settings: &Settings, tokenizer: Option<&Tokenizer>) -
     }
     let hidden = m["hidden_size"].as_u64().unwrap_or(0);
     if let Some(heads) = m["num_attention_heads"].as_u64().filter(|heads| *heads > 0) {
-        // Families have defaults of their own, which do not fit small models.
+        // Families have other defaults, which do not fit small models.
         m.entry("head_dim").or_insert_with(|| Value::from(hidden / heads));
     }
     m.entry("intermediate_size").or_insert_with(|| Value::from(3 * hidden));

@@ -15,7 +15,7 @@ use super::recurrent::{Recurrence, RecurrentScratch};
 use super::weights::{ExtractorWeights, FeatureTable};
 use crate::{Activation, ModelError};
 
-/// An extractor, ready to compute. It is immutable: threads share it, each with a [`Scratch`] of its own.
+/// An extractor, ready to compute. It is immutable: threads share it, each with its own [`Scratch`].
 #[derive(Debug)]
 pub struct Extractor {
     pub(super) config: ExtractorConfig,

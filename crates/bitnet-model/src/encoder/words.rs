@@ -32,13 +32,13 @@ enum Class {
     Space,
     /// Goes on with a word of letters, or begins one.
     Letter,
-    /// A word of its own, with the marks that follow.
+    /// A separate word, with the marks that follow.
     Character,
     /// Belongs to the character before it.
     Mark,
     /// Joins letters on both sides, or begins `'s`.
     Apostrophe,
-    /// A word of its own, with the marks that follow.
+    /// A separate word, with the marks that follow.
     Sign,
 }
 

@@ -101,7 +101,7 @@ pub(super) struct Workspace {
     pub(super) buffers: Buffers,
     /// One for each thread if the schedule is sequence-parallel, else none.
     pub(super) workers: Vec<Worker>,
-    /// What has to be restored in states that cannot be rewound if a step of several texts fails.
+    /// Values to restore in states that cannot be rewound if a step of several texts fails.
     pub(super) undo: Vec<f32>,
 }
 

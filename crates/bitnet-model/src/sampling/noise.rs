@@ -45,7 +45,7 @@ pub(super) fn gumbel_bound(bits: u64) -> f64 {
 ///
 /// With `mix` the finaliser of SplitMix64 and `G = 0x9e3779b97f4a7c15`, all modulo `2^64`:
 /// `key = mix(mix(seed + G) ^ (position * G))`, `bits = mix(key + G * (token + 1))`,
-/// `v = (floor(bits / 2^12) + 1/2) / 2^52`, and the noise is `-ln(-ln(1 - v))`. It lies between -3.61 and 36.74. The
+/// `v = (floor(bits / 2^12) + 1/2) / 2^52`, and the noise is `-ln(-ln(1 - v))`. It is between -3.61 and 36.74. The
 /// definition is part of the interface: changing it would change every sampled text. The logarithms are those of the
 /// platform's mathematics library, which may differ in the last bit of an f64.
 pub fn gumbel_noise(seed: u64, position: u64, token: u32) -> f64 {

@@ -89,7 +89,7 @@ impl Drop for Engine {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sizes {
     pub(crate) max_sessions: usize,
-    /// Beside them, for short texts.
+    /// Additional places for short texts.
     pub(crate) short_sessions: usize,
     pub(crate) queue: usize,
     pub(crate) cache_bytes: usize,

@@ -2,7 +2,7 @@
 //!
 //! Requests have their turn in the order in which they came, with two exceptions that keep a plain request from waiting
 //! for heavy ones: of long prompts only half of the places may be read at a time, so that others pass those that wait;
-//! and short texts have a few places of their own.
+//! and short texts have a few separate places.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

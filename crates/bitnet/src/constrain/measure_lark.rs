@@ -189,7 +189,7 @@ impl Meter<'_> {
     }
 }
 
-/// All names in a piece, those of the grammars within left out: they have names of their own.
+/// All names in a piece, without those of nested grammars, which are separate.
 fn names_of<'a>(piece: &Piece<'a>, names: &mut Vec<&'a str>) {
     match piece {
         Piece::Name(name) => names.push(name),

@@ -27,7 +27,7 @@ use crate::{Checkpoint, LoadError};
 pub(super) const NAMES: Names = Names::Hf { prefix: "model." };
 const QUANTIZATION: &str = "quantization_config";
 
-/// Meaning of the stored scale, chosen so that all scales are exact if that is possible at all.
+/// Meaning of the stored scale, chosen so that all scales are exact if that is possible.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LinearClass {
     /// `weight = scale * trit`.

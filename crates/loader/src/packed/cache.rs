@@ -42,7 +42,7 @@ pub struct PackedCache {
 }
 
 impl PackedCache {
-    /// In this folder, which is made if need be: at most 16 GiB, of models with at least 64 MiB of packed weights.
+    /// In this folder, which is created if needed: at most 16 GiB, of models with at least 64 MiB of packed weights.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), most: MOST_BYTES, least: LEAST_BYTES }
     }

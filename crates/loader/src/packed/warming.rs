@@ -32,7 +32,7 @@ impl Warming {
     }
 }
 
-/// What [`SharedBytes`] own of it.
+/// The part of it that [`SharedBytes`] own.
 struct Handle(Arc<Warming>);
 
 impl ByteOwner for Handle {

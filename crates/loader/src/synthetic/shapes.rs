@@ -76,7 +76,7 @@ impl Spec {
     }
 
     /// The shape of Ternary-Bonsai 8B: 36 layers, hidden 4096, feed-forward 12288, 32 heads of 128, 8 key/value heads,
-    /// a head of its own in the same format.
+    /// a separate head in the same format.
     pub fn bonsai_8b() -> Self {
         let mut config = bonsai(qwen3(4096, 12_288, 36, 32), 16_384);
         config.tie_word_embeddings = false;

@@ -70,7 +70,7 @@ pub enum TokenizerError {
     /// An id is outside of the vocabulary.
     #[error("{what} is id {id}, but ids of this vocabulary end below {limit}")]
     IdOutOfRange {
-        /// Whose id it is.
+        /// The owner of the id.
         what: String,
         id: u64,
         /// The first id that is too large.

@@ -43,7 +43,7 @@ pub trait Code: sealed::Sealed + Copy + Debug + 'static {
 
 /// `n` tokens of `k` activations each, with the row sums that the integer product needs.
 ///
-/// Invariants: every code lies in the range of `C`; each row is followed by zeros up to [`ActMatrix::stride`];
+/// Invariants: every code is in the range of `C`; each row is followed by zeros up to [`ActMatrix::stride`];
 /// `sums[t]` is the sum of row `t`.
 #[derive(Clone, Copy, Debug)]
 pub struct ActMatrix<'a, C: Code> {

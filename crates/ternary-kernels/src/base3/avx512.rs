@@ -34,7 +34,7 @@ use crate::isa::{Avx512Vbmi, compiled};
 use crate::panel_kernel::Backend;
 use crate::simd::{prefetch_next_page, prefetch_page_ahead};
 
-/// Tokens whose accumulators fit the registers beside the five fields of a quarter.
+/// Tokens whose accumulators fit the registers together with the five fields of a quarter.
 const MAX_FEW: usize = 5;
 
 /// Up to this many tokens, weights are unpacked in registers, again for each [`MAX_FEW`] tokens; more tokens share

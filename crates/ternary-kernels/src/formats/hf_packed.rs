@@ -9,7 +9,7 @@
 //!
 //! The four weights of a byte are a quarter of the matrix apart, not adjacent. Codes 0, 1, 2 are -1, 0, +1; code 3 is
 //! invalid. Rows from `rows` to `4R` are padding: code 0, ignored when read. The scale is the tensor `X.weight_scale`,
-//! `[1]`, beside the weights.
+//! `[1]`, next to the weights.
 
 use super::common;
 use super::table::{FormatInfo, ScalePlace};

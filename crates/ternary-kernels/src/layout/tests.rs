@@ -88,7 +88,7 @@ fn group_layouts_become_the_levels_again() {
     }
 }
 
-/// Whatever bytes a file holds, every kernel computes some numbers.
+/// For any bytes of a file, every kernel computes some numbers.
 #[test]
 fn bytes_that_are_no_weights_are_harmless() {
     for (rows, cols) in SHAPES {

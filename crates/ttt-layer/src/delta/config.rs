@@ -13,7 +13,7 @@ pub struct DeltaConfig {
     pub hidden_size: usize,
     /// Heads of queries and keys, `h`.
     pub key_heads: usize,
-    /// Heads of values, each with a state of its own: value head `j` reads key head `j / g`.
+    /// Heads of values, each with its own state: value head `j` reads key head `j / g`.
     pub value_heads: usize,
     /// Elements of a head, of keys and of values, `d`.
     pub head_dim: usize,

@@ -158,7 +158,7 @@ impl InnerModel {
         Ok((x, FastWeights(last)))
     }
 
-    /// Like [`InnerModel::dual`], with accumulated gradients and a model of its own for each token.
+    /// Like [`InnerModel::dual`], with accumulated gradients and a separate model for each token.
     fn primal(
         &self,
         views: &Views,

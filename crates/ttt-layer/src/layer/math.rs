@@ -1,4 +1,4 @@
-//! The formulas of the inner loop as candle operations, each of which has a gradient of its own.
+//! The formulas of the inner loop as candle operations, each of which has a gradient.
 
 use candle_core::{D, Result, Tensor};
 

@@ -9,7 +9,7 @@
 //!
 //! This is the dual form, row by row. A call may bring any number of tokens: products that share weights are computed
 //! together, but every element of every result is a chain of operations of its own, whose order depends on the token's
-//! place in its mini-batch and on nothing else. So the values of a text do not depend on how it is cut into calls, to
+//! place in its mini-batch only. So the values of a text do not depend on how it is cut into calls, to
 //! the last bit, nor on the number of threads, which share the heads.
 
 mod head;
@@ -102,7 +102,7 @@ pub struct Inputs<'a> {
 }
 
 /// Buffers of one thread, for any number of layers of one configuration. Those for TTT-MLP also serve TTT-Linear layers
-/// that differ in nothing else.
+/// that differ only in the kind.
 #[derive(Clone, Debug)]
 pub struct Scratch {
     head: HeadScratch,

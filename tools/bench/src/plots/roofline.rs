@@ -10,7 +10,7 @@ use crate::report::{number, who};
 
 fn figures(results: &Results) -> Vec<&Figure> {
     let decode = results.figures.iter().filter(|f| f.what == What::Decode && f.bytes.is_some_and(|b| b > 0));
-    // Contexts have a picture of their own.
+    // Contexts have a separate picture.
     decode.filter(|f| f.value > 0.0 && f.tokens == 0).collect()
 }
 

@@ -129,10 +129,11 @@ pub(super) fn prefill(results: &Results, picture: &str) -> String {
     if figures.is_empty() {
         return String::new();
     }
-    let mut text = "\n## Prefill\n\nTokens of a prompt read per second. GOP/s counts the multiplications and additions of the \
+    let mut text =
+        "\n## Prefill\n\nTokens of a prompt read per second. GOP/s counts the multiplications and additions of the \
                     ternary products only, although attention is in the time. The peak is the rate of the \
                     set's dot-product instructions without any load, the better of before and after.\n"
-        .to_owned();
+            .to_owned();
     text += picture;
     text += "\n| | threads | prompt | tok/s | GOP/s | peak | share of peak |\n|---|--:|--:|--:|--:|--:|--:|\n";
     for f in &figures {

@@ -24,7 +24,7 @@ use crate::files::{self, Tensors};
 use crate::report::Report;
 use crate::{Options, ParityError, model};
 
-/// Folders of the older sets, which have layouts of their own.
+/// Folders of the older sets, which have other layouts.
 const OTHERS: [&str; 6] = ["bitnet", "midsize", "gguf", "units", "tokenizer", "ttt"];
 
 /// Every family below `fixtures`.

@@ -123,7 +123,7 @@ fn is_embedding_0_6b(model: &Model) -> bool {
         && model.tokenizer().is_some()
 }
 
-/// The vector on the model's card; with mean pooling, whatever the file says, since the card used that.
+/// The vector on the model's card; always with mean pooling, since the card used that.
 fn card(model: &Model) -> Result<Result<String, String>, CliError> {
     let (text, expected) = CARD;
     let vector = model.embed([text], EmbedOptions::default().pooling(Pooling::Mean))?.concat();

@@ -53,7 +53,7 @@ pub(crate) struct TrainArgs {
     /// Folder for checkpoint, log and the finished model
     #[arg(short, long, value_name = "OUT")]
     pub(super) out: PathBuf,
-    /// What to learn: a language model, or an extractor of intents and slots from utterances
+    /// Kind of model: a language model, or an extractor of intents and slots from utterances
     #[arg(long, value_name = "KIND", value_enum, default_value_t = TaskKind::Text)]
     pub(super) task: TaskKind,
     /// Text, JSON lines (.jsonl), or token ids (.u16, .u32; one file only); repeatable. Of extractors: JSON lines, a task for

@@ -17,7 +17,7 @@ pub(super) struct RunFolder {
     _lock: FolderLock,
 }
 
-/// Takes the folder, and reads the checkpoint that the run goes on from.
+/// Takes the folder, and reads the checkpoint from which the run continues.
 ///
 /// # Errors
 /// A folder that another process works in; a checkpoint that is missing, or that exists although it was not requested;

@@ -39,13 +39,13 @@ impl SlotCounts {
 pub struct TaskFigures {
     /// Utterances in scope.
     pub texts: usize,
-    /// Of these, those whose intent is right.
+    /// Utterances in scope with the right intent.
     pub intents: usize,
-    /// Of these, those with intent and all slots right.
+    /// Utterances in scope with the right intent and all slots right.
     pub whole: usize,
     /// Counts of each slot.
     pub slots: Vec<SlotCounts>,
-    /// How often an intent (first) was taken for another or for itself (second).
+    /// Counts of answers by expected intent (first) and found intent (second).
     pub confusion: BTreeMap<(usize, usize), usize>,
     /// The probability that an utterance in scope has a higher score than one that is not, by the task's score or the
     /// energy; `None` if all are of one kind.

@@ -111,7 +111,7 @@ const VALIDATED: usize = 1000;
 /// Steps between validations at least.
 const VALIDATE_EVERY: u64 = 150;
 
-/// Learns tasks. `see` hears of every step and may end the run; the best model so far is then the result.
+/// Learns tasks. `see` is told of every step and may end the run; the best model so far is then the result.
 ///
 /// # Errors
 /// Options or names that cannot be; [`TrainError::NotFinite`].

@@ -157,7 +157,7 @@ pub(super) enum Stmt {
         scoped: bool,
         body: Block,
     },
-    /// A scope of its own: `{% generation %}`, `{% autoescape false %}`.
+    /// A separate scope: `{% generation %}`, `{% autoescape false %}`.
     Scope(Block),
     Break,
     Continue,

@@ -34,7 +34,7 @@ impl<'p> Interp<'p> {
         })
     }
 
-    /// Runs statements in a scope of their own.
+    /// Runs statements in a separate scope.
     fn scoped(&mut self, parent: usize, block: &'p [StmtId]) -> R<Flow> {
         let before = self.scopes.enter(parent)?;
         let flow = self.block(block);

@@ -5,7 +5,7 @@
 //! - Run: calls and blocks at most [`MAX_CALLS`] deep, values at most [`MAX_DEPTH`] deep; every step and every byte
 //!   that is read or written is paid out of the fuel, every byte that a value holds out of the memory ([`meter`]).
 //! - Only namespaces change, and nothing but the interpreter owns them: values form no cycles.
-//! - Compiling and rendering happen on a thread of their own ([`stack`]).
+//! - Compiling and rendering happen on a separate thread ([`stack`]).
 
 mod args;
 mod ast;

@@ -1,4 +1,4 @@
-//! Attention: the definition in plain code, its error against f64, and its independence from anything computed beside
+//! Attention: the definition in plain code, its error against f64, and its independence from other values computed with
 //! it.
 
 use super::*;

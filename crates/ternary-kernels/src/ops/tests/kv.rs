@@ -1,5 +1,5 @@
 //! Quantised keys and values: the quantisers, attention over codes as the documentation defines it, and its
-//! independence from anything computed beside it.
+//! independence from other values computed with it.
 
 use super::attend::{exp, tree};
 use super::*;

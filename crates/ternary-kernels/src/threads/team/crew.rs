@@ -3,7 +3,7 @@
 //!
 //! # Why a late worker is safe
 //!
-//! A job is a closure that the caller borrows, and [`Shared::run`] returns when all pieces are done, by whatever
+//! A job is a closure that the caller borrows, and [`Shared::run`] returns when all pieces are done, by any
 //! thread. A worker that was asleep or without a CPU all the time may arrive at any time: when the job is over, or when
 //! the next one has begun. It never has to know which, because it can only access a job through a piece that it has
 //! taken:

@@ -21,7 +21,7 @@ const RESTS: u32 = 16;
 /// The longest rest, and so the longest plausible time slice.
 const LONGEST: Duration = Duration::from_millis(12);
 
-/// What a worker has learned about its time slices.
+/// A worker's knowledge of its time slices.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// Phases in which pieces will still be timed.

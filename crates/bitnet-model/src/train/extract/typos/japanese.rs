@@ -112,7 +112,7 @@ mod tests {
             topics.insert(m.value(0));
             texts.insert(m.text());
         }
-        assert!(topics.contains("青空文庫"), "most errors lie beside the topic");
+        assert!(topics.contains("青空文庫"), "most errors are outside the topic");
         for text in
             ["青空文庫って知ってる？", "青空文庫つて知ってる?", "青空文庫って知ってる", "青空文庫って知ってるる?"]
         {
