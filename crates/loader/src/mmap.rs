@@ -178,3 +178,54 @@ pub fn write_checked<T, U>(
     pending.commit()?;
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Calls(Vec<Vec<u8>>);
+
+    impl Write for Calls {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn blocks_begin_at_multiples_of_their_length() {
+        let mut out = Blocks { out: Calls::default(), block: Vec::new() };
+        let mut all = Vec::new();
+        for (byte, len) in (1..).zip([1, 10, BLOCK - 20, 3 * BLOCK + 5, 7, 0, 2 * BLOCK - 3, BLOCK, 9]) {
+            out.write_all(&vec![byte; len]).expect("a vector takes all");
+            all.resize(all.len() + len, byte);
+        }
+        out.flush().expect("a vector takes all");
+        let calls = out.out.0;
+        assert!(calls.concat() == all);
+        let (last, whole) = calls.split_last().expect("calls");
+        assert!(whole.iter().all(|call| call.len() % BLOCK == 0) && last.len() == all.len() % BLOCK);
+    }
+
+    #[test]
+    fn a_mapping_is_the_same_wherever_its_pages_are() {
+        let bytes: Vec<u8> = (0..5u32 << 20).map(|i| i.to_le_bytes()[0] ^ i.to_le_bytes()[2]).collect();
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("file");
+        std::fs::write(&path, &bytes).expect("written");
+        let map = map_file(&path).expect("mapped");
+        let part = map.slice(5000..(3 << 20) + 1).expect("a part");
+        for _ in 0..2 {
+            part.prefetch();
+            assert!(map[..] == bytes[..]);
+            part.release();
+            map.prefetch();
+            assert!(part[..] == bytes[5000..(3 << 20) + 1]);
+            map.release();
+        }
+    }
+}

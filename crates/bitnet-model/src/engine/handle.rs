@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ternary_kernels::ops::Ops;
-use ternary_kernels::ops::coarse::CoarsePlane;
 use ternary_kernels::{Isa, Kernel, Team};
 
 use super::fingerprint;
@@ -125,7 +124,7 @@ impl Engine {
     /// stored rows that [`StepOutput::rescored`](crate::StepOutput::rescored) counts; `None` if such a step reads the
     /// stored head.
     pub fn coarse_head_bytes(&self) -> Option<usize> {
-        self.inner.network.head.plane().map(CoarsePlane::byte_len)
+        self.inner.network.head.plane_bytes()
     }
 
     /// Bytes of the codes of activations of a forward step, with their sums and scales: room for the widest row, for

@@ -69,6 +69,15 @@ impl SharedBytes {
 
     /// From the beginning of these bytes to the end of `next`, where both are of one owner and at most `gap` bytes lie between
     /// them.
+    ///
+    /// ```
+    /// use ternary_kernels::SharedBytes;
+    /// let all = SharedBytes::from((0..100).collect::<Vec<u8>>());
+    /// let (a, b) = (all.slice(10..20).unwrap(), all.slice(25..30).unwrap());
+    /// assert_eq!(a.through(&b, 5).as_deref(), all.get(10..30));
+    /// assert!(a.through(&b, 4).is_none() && b.through(&a, 100).is_none());
+    /// assert!(a.through(&SharedBytes::from(vec![0; 50]).slice(25..30).unwrap(), 5).is_none());
+    /// ```
     pub fn through(&self, next: &Self, gap: usize) -> Option<Self> {
         let same = std::ptr::addr_eq(Arc::as_ptr(&self.owner), Arc::as_ptr(&next.owner));
         let between = next.range.start.checked_sub(self.range.end).filter(|&between| same && between <= gap);

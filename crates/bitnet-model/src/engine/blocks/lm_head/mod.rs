@@ -9,7 +9,7 @@ mod output;
 mod plain;
 mod rows;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ternary_kernels::ops::Ops;
 use ternary_kernels::ops::coarse::{CoarsePlane, StoredRows};
@@ -43,6 +43,10 @@ pub enum HeadMode {
 /// Weights of a head from which on a coarse plane is faster; a smaller head is in the caches of a CPU, and the
 /// additional phases of a step cost as much as reading less saves.
 const COARSE_MIN_WEIGHTS: usize = 1 << 19;
+
+/// Weights of a head up to which the plane is made when the best logits are requested, which takes a millisecond or two. Programs
+/// that only sample from all logits start earlier.
+const MADE_LATER: usize = 1 << 22;
 
 /// The coarse plane of `head`, if `mode` asks for one and it is possible.
 pub(in crate::engine) fn plane(
@@ -89,8 +93,9 @@ pub(in crate::engine) struct LmHead {
     pub(in crate::engine) norm: FinalNorm,
     /// The matrix of the logits, `[vocab, hidden]`; `None` in a model without a head.
     table: Option<Arc<EngineTable>>,
-    /// The coarse plane of the table, if it is used to find the best logits.
-    plane: Option<CoarsePlane>,
+    /// The coarse plane of the table, if it is used to find the best logits; empty until it is made.
+    plane: OnceLock<Option<CoarsePlane>>,
+    mode: HeadMode,
     /// The form of the table's input, if it is ternary.
     ternary_form: Option<InputForm>,
 }
@@ -107,21 +112,37 @@ impl LmHead {
         team: &Team,
     ) -> Result<Self, ModelError> {
         let floats = table.as_deref().and_then(EngineTable::as_float);
-        let plane = match floats {
-            Some(floats) => plane(mode, floats, ops, team)?,
-            None => None,
-        };
+        let made = OnceLock::new();
+        if let Some(floats) = floats.filter(|head| head.rows().saturating_mul(head.cols()) > MADE_LATER) {
+            // It is the only one that is set.
+            let _ = made.set(plane(mode, floats, ops, team)?);
+        }
         let ternary_form = (table.is_some() && floats.is_none()).then_some(ternary_form);
-        Ok(Self { norm, table, plane, ternary_form })
+        Ok(Self { norm, table, plane: made, mode, ternary_form })
     }
 
     /// The matrix of the logits.
     pub(in crate::engine) fn table(&self) -> Option<&EngineTable> {
         self.table.as_deref()
     }
-    /// The coarse plane, if it is used to find the best logits.
-    pub(in crate::engine) fn plane(&self) -> Option<&CoarsePlane> {
-        self.plane.as_ref()
+    /// Bytes of the coarse plane, if it is used to find the best logits, made or not.
+    pub(in crate::engine) fn plane_bytes(&self) -> Option<usize> {
+        match self.plane.get() {
+            Some(plane) => plane.as_ref().map(CoarsePlane::byte_len),
+            None => {
+                let head = self.table()?.as_float().filter(|head| uses_plane(self.mode, head))?;
+                CoarsePlane::byte_len_of(head.rows(), head.cols()).ok()
+            }
+        }
+    }
+
+    /// The search for the best logits by the coarse plane, which is made if it is not there yet; `None` without one.
+    fn best(&self, context: &Context<'_>) -> Option<Best<'_>> {
+        let head = self.table()?.as_float()?;
+        // Without a plane the whole head is read, which gives the same.
+        let made = || plane(self.mode, head, context.ops, context.team).ok().flatten();
+        let plane = self.plane.get_or_init(made).as_ref()?;
+        Some(Best { plane, head, norm: &self.norm })
     }
 
     /// Appends the predictions for rows of the residual stream to `out`, in their order, each as requested.
@@ -136,10 +157,12 @@ impl LmHead {
         let HeadScratch { normed, input, best: best_scratch, full, batch } = scratch;
         full.clear();
         batch.clear();
-        let floats = self.table().and_then(EngineTable::as_float);
-        let best = self.plane.as_ref().zip(floats).map(|(plane, head)| Best { plane, head, norm: &self.norm });
+        let mut best = None;
         for (row, request) in wanted {
             let position = out.add(request);
+            if best.is_none() && !matches!(request, HeadRequest::Full) {
+                best = self.best(context);
+            }
             match best.as_ref().filter(|best| best.serves(request)) {
                 Some(best) => {
                     batch.push((row, position));
