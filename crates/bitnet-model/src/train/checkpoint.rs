@@ -201,6 +201,9 @@ impl Checkpoint {
         let config: TrainConfig = serde_json::from_value(about["config"].take()).map_err(|e| bad(path, &e))?;
         config.validate()?;
         let progress: Progress = serde_json::from_value(about["progress"].take()).map_err(|e| bad(path, &e))?;
+        if !(0.0..=1e12).contains(&progress.clock.seconds) {
+            return Err(bad(path, &format!("its clock says {} seconds", progress.clock.seconds)));
+        }
         // Shapes are checked against the file before anything of their size is allocated.
         let layout = super::params::layout(&model);
         for (name, shape, role) in &layout {

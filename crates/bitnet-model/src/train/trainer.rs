@@ -198,7 +198,7 @@ impl<L: Learner> Trainer<L> {
             if self.config.time.is_some() {
                 // With the checkpoint of the step before.
                 self.progress.clock.seconds += began.elapsed().as_secs_f64();
-                self.progress.clock.steps += 1;
+                self.progress.clock.steps = self.progress.clock.steps.saturating_add(1);
                 began = Instant::now();
             }
             let ended = stop || go_on.is_break() || steps == Some(step);
