@@ -157,8 +157,8 @@ fn singular_gradients_and_extreme_ones_are_numbers() {
         // Roundings of 2^-24 that grew by 3.4445^5, of at most 15 directions.
         assert!(values[1] < 15.0 * 3e-5, "{size}: {values:?}");
     }
-    assert!(orthogonal(shape, &vec![0.0; 16 * 24]).iter().all(|v| *v == 0.0));
-    assert!(orthogonal(shape, &vec![f32::MAX; 16 * 24]).iter().all(|v| v.is_finite()));
+    assert!(orthogonal(shape, &[0.0; 16 * 24]).iter().all(|v| *v == 0.0));
+    assert!(orthogonal(shape, &[f32::MAX; 16 * 24]).iter().all(|v| v.is_finite()));
     assert!(orthogonal([0, 4], &[]).is_empty());
 }
 
