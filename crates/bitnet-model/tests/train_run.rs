@@ -179,7 +179,9 @@ fn resume_of(model: &ModelConfig, name: &str, c: &TrainConfig) {
     };
     assert_eq!(whole.run(&mut see).unwrap(), Finish::Completed);
     assert_eq!(losses.len(), 24);
-    assert!(losses[23] < losses[0] - 0.5, "{losses:?}");
+    // Windows that grow meet positions that they have not learned yet.
+    let fall = if c.context_start == 0 { 0.5 } else { 0.4 };
+    assert!(losses[23] < losses[0] - fall, "{losses:?}");
     assert_eq!(whole.trained() == whole.params(), c.ema == 0.0);
 
     let mut first = trainer_of(model, &dir, c, "part.safetensors");
