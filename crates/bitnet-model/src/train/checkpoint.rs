@@ -63,7 +63,7 @@ const DIGITS: usize = 64;
 /// The longest header that the safetensors library accepts.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// What a checkpoint holds of each parameter.
+/// A value per parameter that a checkpoint holds.
 #[derive(Clone, Copy)]
 enum Part {
     Weight,

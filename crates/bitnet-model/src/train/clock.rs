@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 /// Steps after which their time is known well enough for a first plan.
 const MEASURED: u64 = 8;
-/// What a plan makes use of, as a share of the time; the rest is for steps that take longer later on.
+/// The share of the time that a plan uses; the rest is for steps that take longer later on.
 const AIM: f64 = 0.97;
 /// A plan stays as long as its end is this near to its aim, as a share of the time.
 const SLACK: f64 = 0.03;
 
-/// What a run with a limit of time has used of it, and for how many steps it is planned. A run without one has none.
+/// The time that a run with a limit has used, and the number of steps for which it is planned. A run without a limit
+/// leaves it at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Clock {

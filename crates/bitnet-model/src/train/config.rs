@@ -51,7 +51,7 @@ pub struct TrainConfig {
     pub ema: f64,
     /// Learning rate and weight decay.
     pub schedule: Schedule,
-    /// What moves the ternary projections.
+    /// The optimizer of the ternary projections.
     pub optimizer: OptimizerKind,
     /// Constants of AdamW.
     pub adamw: AdamWOptions,

@@ -1,4 +1,4 @@
-//! What a run says while it goes on.
+//! Events of a run and its end.
 
 use std::path::Path;
 

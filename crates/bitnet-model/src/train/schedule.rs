@@ -31,7 +31,7 @@ pub enum ScheduleKind {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
-    /// What follows the warm-up.
+    /// The form of the schedule after the warm-up.
     pub kind: ScheduleKind,
     /// Peak learning rate, in two stages that of stage 1.
     pub peak: f64,

@@ -136,7 +136,8 @@ impl<L: Learner> Trainer<L> {
         &self.params
     }
 
-    /// What the run is for: the moving average of the master weights, or, where there is none, the master weights.
+    /// The weights to validate and export: the moving average of the master weights, or, where there is none, the
+    /// master weights.
     pub fn trained(&self) -> &Params {
         self.average.as_ref().unwrap_or(&self.params)
     }
@@ -261,7 +262,7 @@ impl<L: Learner> Trainer<L> {
             }
         }
         if let Some(average) = &mut self.average {
-            // What the weights were at first is forgotten sooner.
+            // The first weights are forgotten sooner: they are random.
             let keep = c.ema.min(number as f64 / (number as f64 + 9.0)) as f32;
             for (a, w) in average.values.iter_mut().zip(&self.params.values) {
                 *a = keep * *a + (1.0 - keep) * w;

@@ -240,8 +240,8 @@ pub(super) struct RunArgs {
     /// throughout [default: as --context]
     #[arg(long, value_name = "N")]
     pub(super) grow_from: Option<usize>,
-    /// What moves the ternary weights: adamw, or muon, orthogonal momentum; embedding, norms and all else are moved by
-    /// AdamW [default: adamw]
+    /// Optimizer of the ternary weights: adamw, or muon (orthogonal momentum); embedding, norms and all else use AdamW
+    /// [default: adamw]
     #[arg(long, value_name = "NAME", value_parser = ["adamw", "muon"])]
     pub(super) optimizer: Option<String>,
     /// With --optimizer muon: peak learning rate of the ternary weights [default: as --lr]

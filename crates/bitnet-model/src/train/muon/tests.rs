@@ -103,7 +103,7 @@ fn steps_are_those_of_pytorch() {
     }
 }
 
-/// What the quintic makes of a singular value in five steps, f64.
+/// The image of a singular value under five steps of the quintic, f64.
 fn by_hand(mut x: f64) -> f64 {
     for _ in 0..5 {
         x = 3.4445 * x - 4.7750 * x.powi(3) + 2.0315 * x.powi(5);
