@@ -71,7 +71,7 @@ fn an_extractor_is_trained_and_answers() {
     p.run(&train(&["home.jsonl"], &["--resume", "--seed", "5"])).fails(1, "options and data");
 
     // It teaches another one.
-    let mut taught = train(&["home.jsonl"], &["--teacher", "m/export/model.gguf", "--average", "0.9", "--reach", "2"]);
+    let mut taught = train(&["home.jsonl"], &["--teacher", "m/export/model.gguf", "--ema", "0.9", "--reach", "2"]);
     taught[4] = "n";
     p.run(&taught).ok();
     let student = bitnet::Extractor::load(p.path("n/export")).unwrap();

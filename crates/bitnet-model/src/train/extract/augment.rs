@@ -82,13 +82,12 @@ impl<'d> Variants<'d> {
                 }
             }
         }
-        if self.options.crossed > 0.0 && u.slots.is_empty() && random.unit() < self.options.crossed {
-            if let Some(intent) = u.intent {
-                let alike = &self.alike[task][intent];
-                let other = &self.tasks[task].train[alike[random.below(alike.len() as u64) as usize]];
-                if other.slots.is_empty() {
-                    said = crossed(&said, &other.said);
-                }
+        let crosses = self.options.crossed > 0.0 && u.slots.is_empty() && random.unit() < self.options.crossed;
+        if let Some(intent) = u.intent.filter(|_| crosses) {
+            let alike = &self.alike[task][intent];
+            let other = &self.tasks[task].train[alike[random.below(alike.len() as u64) as usize]];
+            if other.slots.is_empty() {
+                said = crossed(&said, &other.said);
             }
         }
         self.thin(&mut said, random);

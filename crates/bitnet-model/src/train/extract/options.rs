@@ -72,6 +72,8 @@ pub struct ExtractOptions {
     pub smoothing: f64,
     /// Weight of the loss of tags relative to that of intents.
     pub tag_weight: f32,
+    /// Whether scores of transitions between tags are learned; otherwise they are all 0, and only forbidden ones differ.
+    pub transitions: bool,
     /// Share of the run in which nothing is quantised.
     pub float_share: f64,
     /// Validations without a better one after which the run ends; 0 is never.
@@ -118,6 +120,7 @@ impl Default for ExtractOptions {
             dropout: 0.2,
             smoothing: 0.05,
             tag_weight: 0.5,
+            transitions: true,
             float_share: 0.0,
             patience: 12,
             in_scope: None,
@@ -233,6 +236,7 @@ impl ExtractOptions {
             word_dropout: self.word_dropout as f32,
             agreement: self.agreement as f32,
             taught: self.taught as f32,
+            transitions: self.transitions,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Extractors that teach intents: what they say about a text, in the mean, is part of what is right about it.
 
 use super::data::TaskData;
-use super::{Marked, heads};
+use super::{Marked, losses};
 use crate::encoder::{Extractor, Scratch};
 use crate::train::TrainError;
 
@@ -72,7 +72,7 @@ impl Teachers {
             let (teacher, scratch) = &mut self.all[t.teacher];
             teacher.encode(&text, scratch)?;
             let logits = teacher.intents(t.task, scratch)?;
-            let sum = heads::log_sum(logits, t.outside);
+            let sum = losses::log_sum(logits, t.outside);
             mean.resize(t.intents.len() + 1, 0.0f32);
             for (m, i) in mean.iter_mut().zip(&t.intents) {
                 *m += share * (logits[*i] - sum).exp();

@@ -13,8 +13,15 @@ fn names(all: &[&str]) -> Vec<String> {
     all.iter().map(|n| (*n).to_owned()).collect()
 }
 
-const WEIGHTS: Weights =
-    Weights { tags: 0.5, smoothing: 0.0, dropout: 0.0, word_dropout: 0.0, agreement: 0.0, taught: 0.0 };
+const WEIGHTS: Weights = Weights {
+    tags: 0.5,
+    smoothing: 0.0,
+    dropout: 0.0,
+    word_dropout: 0.0,
+    agreement: 0.0,
+    taught: 0.0,
+    transitions: true,
+};
 
 fn small() -> ExtractorConfig {
     let tasks = vec![
@@ -262,11 +269,11 @@ fn threads_share_a_batch() {
     }
     let (loss, gradient) = one.quantised_gradient(&[whole], WEIGHTS);
     let (halved, other) = two.quantised_gradient(&halves, WEIGHTS);
-    assert!((loss - halved).abs() < 1e-6 * loss, "{loss} {halved}");
+    assert!((loss - halved).abs() < 1e-5 * loss, "{loss} {halved}");
     let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
     let off = gradient.iter().zip(&other).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
-    // Sums of a few hundred numbers in another order.
-    assert!(off < 1e-5 * norm && norm > 0.0, "{off} {norm}");
+    // Sums of a few hundred f32 in another order.
+    assert!(off < 1e-4 * norm && norm > 0.0, "{off} {norm}");
     assert_eq!(two.quantised_gradient(&halves, WEIGHTS).1, other);
 
     let tasks = tasks();
