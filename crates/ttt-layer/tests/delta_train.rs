@@ -170,7 +170,7 @@ fn gradients_are_finite_differences() {
                     moved[e] += by;
                     case.loss(&moved)
                 };
-                // Four points: what is left is of order h^4 times a fifth derivative, and 1e-15 / h of rounding.
+                // Four points: the error is of order h^4 times a fifth derivative, and 1e-15 / h of rounding.
                 let near = (shifted(h) - shifted(-h)) / (2.0 * h);
                 let far = (shifted(2.0 * h) - shifted(-2.0 * h)) / (4.0 * h);
                 let want = (4.0 * near - far) / 3.0;

@@ -61,7 +61,7 @@ pub(super) struct AttentionScratch {
     scores: Vec<f32>,
     /// The result of one head, `[n, head_dim]`.
     read: Vec<f32>,
-    /// What all heads read, `[n, hidden]`.
+    /// The result of all heads, `[n, hidden]`.
     pub(super) all: Vec<f32>,
 }
 

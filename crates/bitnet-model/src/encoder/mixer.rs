@@ -1,4 +1,4 @@
-//! What mixes the words of a layer: attention, or a recurrence that reads them in both directions.
+//! The mixer of a layer: attention, or a recurrence that reads the words in both directions.
 
 use ttt_layer::{DeltaConfig, Kind, RopePairs, TttConfig};
 

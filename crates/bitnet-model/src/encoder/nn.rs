@@ -152,7 +152,7 @@ fn turned(x: &Tensor) -> Result<Tensor> {
     x.index_select(&Tensor::from_slice(&rows, rows.len(), x.device())?, 0)
 }
 
-/// The encoder with the heads of its tasks. Projections are quantised anew in every call, their inputs to int8; the
+/// The encoder with the heads of its tasks. Projections are quantised again in every call, their inputs to int8; the
 /// table of features is f32.
 #[derive(Clone, Debug)]
 pub struct CandleExtractor {

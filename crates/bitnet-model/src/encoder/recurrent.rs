@@ -66,7 +66,7 @@ pub(super) struct RecurrentScratch {
     normed: Vec<f32>,
     /// Products with the layer's projections, side by side, `[n, columns]`.
     projected: Vec<f32>,
-    /// What the backward direction found, last word first, `[n, hidden]`.
+    /// The result of the backward direction, last word first, `[n, hidden]`.
     backward: Vec<f32>,
     ttt: Option<(TttState, TttScratch)>,
     delta: Option<(DeltaState, DeltaScratch)>,
@@ -123,7 +123,7 @@ enum Out<'a> {
     Backward,
 }
 
-/// State and buffers for this layer; they are made anew where those of another extractor lie.
+/// State and buffers for this layer, made again if the present ones are those of another extractor.
 fn ttt_buffers<'a>(slot: &'a mut Option<(TttState, TttScratch)>, rows: &RowWise) -> &'a mut (TttState, TttScratch) {
     if slot.as_ref().is_some_and(|(state, _)| state.config() != rows.config()) {
         *slot = None;

@@ -37,8 +37,8 @@ impl Numbers {
     }
 }
 
-/// What a recurrence has for one direction: norms around 1, convolutions that see most of the word itself, decays that
-/// keep some of what was read.
+/// The floats of a recurrence in one direction: norms around 1, convolutions that see most of the word itself, decays
+/// that keep a part of the state.
 fn direction(config: &ExtractorConfig, layer: usize, d: usize, numbers: &dyn Fn(&str) -> Numbers) -> Vec<f32> {
     let of = |(name, shape): (&'static str, Vec<usize>)| {
         let len = shape.iter().product();

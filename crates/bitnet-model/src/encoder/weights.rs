@@ -99,7 +99,7 @@ pub struct EncoderLayer {
     pub v: TernaryMatrix,
     /// Gate of what a recurrence found, `[hidden, hidden]`; none with attention.
     pub out_gate: Option<TernaryMatrix>,
-    /// What a recurrence has in full precision, forward and backward: the tensors of
+    /// The full-precision parameters of a recurrence, forward and backward: the tensors of
     /// [`ExtractorConfig::direction_tensors`] one after the other; empty with attention.
     pub directions: [Vec<f32>; 2],
     /// Gain of the norm before the output projection, `[hidden]`.

@@ -170,7 +170,7 @@ impl GatedDelta {
         &self.parameters.decay
     }
 
-    /// What the layer computes with.
+    /// The operations that the layer computes with.
     pub fn ops(&self) -> Ops {
         self.ops
     }

@@ -183,7 +183,7 @@ impl RowWise {
         &self.config
     }
 
-    /// What the layer computes with.
+    /// The operations that the layer computes with.
     pub fn ops(&self) -> Ops {
         self.ops
     }

@@ -12,8 +12,8 @@ use ttt_layer::{
 use crate::ModelError;
 use crate::encoder::{EncoderMixer, ExtractorConfig};
 
-/// What files call the factor of decays of the gated delta rule, `-exp(A_log)`. Its logarithm is learned, so that it
-/// stays below 0.
+/// The name in files of the factor of decays of the gated delta rule, `-exp(A_log)`. Its logarithm is learned, so that
+/// it stays below 0.
 const DECAY: &str = "ssm_a";
 
 /// The name of a tensor of a direction as a parameter.
@@ -21,7 +21,7 @@ pub(super) fn parameter_name(name: &'static str) -> &'static str {
     if name == DECAY { "ssm_a_log" } else { name }
 }
 
-/// What files hold for the parameters `values` of a direction of layer `l`.
+/// The values in files for the parameters `values` of a direction of layer `l`.
 pub(super) fn exported(config: &ExtractorConfig, l: usize, values: &[f32]) -> Vec<f32> {
     let mut out = values.to_vec();
     let mut at = 0;
@@ -170,7 +170,7 @@ impl Rule {
     }
 }
 
-/// What the backward pass needs of a layer.
+/// Values of a layer's forward pass that the backward pass needs.
 #[derive(Debug, Default)]
 pub(super) struct RecurrentTape {
     /// The layer's input after its norm, `[n, hidden]`, as the texts stand and with each of them turned around.
@@ -230,7 +230,7 @@ impl RecurrentTape {
 }
 
 impl RecurrentRoom {
-    /// What both directions find in the texts at `texts`, together, into `out` `[n, hidden]`.
+    /// The results of both directions for the texts at `texts`, added, into `out` `[n, hidden]`.
     pub(super) fn forward(
         &mut self,
         rule: &Rule,

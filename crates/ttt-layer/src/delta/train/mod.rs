@@ -36,7 +36,7 @@ pub struct DeltaTape {
     rates: Vec<f32>,
     /// States at the beginning of each chunk, `[windows, h, chunks, g, d, d]`.
     states: Vec<f32>,
-    /// What queries found, before the norm, `[n, g h d]`.
+    /// Results of the queries before the norm, `[n, g h d]`.
     found: Vec<f32>,
 }
 
@@ -162,8 +162,8 @@ impl GatedDelta {
     }
 
     /// Reads texts of `window` tokens each, every one from a state of zeros on: `out` `[n, g h d]` is what the output
-    /// projection has to be applied to, with the bits of [`GatedDelta::forward`]. What [`GatedDelta::backward`] needs is
-    /// kept in `tape`.
+    /// projection has to be applied to, with the bits of [`GatedDelta::forward`]. The values that
+    /// [`GatedDelta::backward`] needs are kept in `tape`.
     ///
     /// # Panics
     /// If lengths do not fit, or `n` is not a multiple of `window`.
