@@ -14,7 +14,7 @@ pub(super) struct Patterns {
 }
 
 /// Patterns that are composed, at most.
-const COMPOSED: usize = 8000;
+const COMPOSED: usize = 16_000;
 
 impl Patterns {
     /// Those that were written one by one.
