@@ -67,7 +67,7 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
         /// Questions in Japanese to learn from
-        #[arg(long, default_value_t = 60_000)]
+        #[arg(long, default_value_t = 40_000)]
         questions: usize,
         /// Seed of all random choices
         #[arg(long, default_value_t = 1)]
