@@ -1,6 +1,7 @@
 //! The meaning of utterances as values of a type: one function call each, including typing errors and Japanese.
 //!
 //! ```text
+//! cargo run --release -p bitnet --example extract
 //! cargo run --release -p bitnet --example extract -- models/intent/extractor.gguf "add clem burke to my playlst"
 //! ```
 
@@ -17,16 +18,22 @@ struct Request {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let path = args.next().ok_or("which extractor? give a GGUF file or a folder")?;
-    let extractor = Extractor::load(path)?;
-    let mut texts: Vec<String> = args.collect();
-    if texts.is_empty() {
-        texts = ["play sme jazz by miles davis", "青空文庫って知ってる?"].map(Into::into).into();
-    }
-    for text in &texts {
-        match extractor.extract_as::<Request>(text)? {
-            Some(request) => println!("{text}: {} {:?}", request.intent, request.slots),
-            None => println!("{text}: out of scope"),
+    let asked = match args.next() {
+        Some(model) => vec![(model, args.collect())],
+        None => [
+            ("models/intent/extractor.gguf", vec!["play sme jazz by miles davis"]),
+            ("models/intent/extractor-ja.gguf", vec!["青空文庫って知ってる?", "青空文庫つて知ってるる？"]),
+        ]
+        .map(|(model, texts)| (model.to_owned(), texts.into_iter().map(str::to_owned).collect::<Vec<String>>()))
+        .into(),
+    };
+    for (model, texts) in asked {
+        let extractor = Extractor::load(model)?;
+        for text in texts {
+            match extractor.extract_as::<Request>(&text)? {
+                Some(request) => println!("{text}: {} {:?}", request.intent, request.slots),
+                None => println!("{text}: out of scope"),
+            }
         }
     }
     Ok(())
