@@ -76,7 +76,7 @@ fn contradictions_about_activations_are_refused() {
     refused(&|j| j["input_forms"]["o_proj"]["hadamard_block"] = 512.into(), ["o_proj", "rows of 256"]);
     refused(&|j| j["input_forms"]["down_proj"]["hadamard_block"] = 3.into(), ["down_proj", "power of two"]);
     refused(&|j| j["input_forms"]["o_proj"]["hadamard_block"] = (-1).into(), ["o_proj", "unsigned"]);
-    refused(&|j| j["input_forms"]["x_proj"] = json["input_forms"]["o_proj"].clone(), ["x_proj", "none of this name"]);
+    refused(&|j| j["input_forms"]["x_proj"] = json["input_forms"]["o_proj"].clone(), ["x_proj", "none has this name"]);
     refused(&|j| j["input_forms"] = 4.into(), ["input_forms", "object"]);
     refused(&|j| drop(j.as_object_mut().unwrap().remove("hidden_act")), ["hidden_act", "missing"]);
 
