@@ -83,7 +83,7 @@ pub(crate) fn hostile(args: &[String]) -> Result<(), XtaskError> {
 pub(crate) fn hostile_side_by_side() -> Result<(), XtaskError> {
     build()?;
     let bitnet = program("bitnet");
-    // What takes longest comes first.
+    // The longest work comes first.
     let jobs = ["server", "library", "command"].map(|against| {
         let args = ["--program", bitnet.as_str(), "--against", against];
         Job::new(format!("hostile inputs against the {against}"), &program("hostile"), &args, &[])

@@ -22,7 +22,7 @@ use crate::ui::Ui;
 /// the current folder.
 const SHIPPED: &str = "tiny-stories-ttt.gguf";
 
-/// What is said where no model is named.
+/// The message if no model is named.
 const NO_MODEL: &str = "no --model given: this is tiny-stories-ttt, a small model that tells simple stories";
 
 /// The name that stands for no kernel, but for leaving tunings out.

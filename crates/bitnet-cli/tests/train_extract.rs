@@ -62,7 +62,7 @@ fn an_extractor_is_trained_and_answers() {
     assert_eq!(gguf, folder);
     assert_eq!((gguf.intent.as_str(), gguf.slot("room")), ("on", Some("kitchen")));
 
-    // A run that has ended is not begun anew by accident; what went missing is written again.
+    // A run that has ended is not started again by accident; missing files are written again.
     p.run(&args).fails(2, "--resume");
     let whole = std::fs::read(p.path("m/export/model.gguf")).unwrap();
     std::fs::remove_dir_all(p.path("m/export")).unwrap();

@@ -62,9 +62,9 @@ pub struct FloatMatrix {
     around: Arc<AtomicUsize>,
 }
 
-/// What reading a row may bring into memory: Linux maps the pages around one that is asked for, 64 KiB or a huge page.
+/// Memory that reading a row may use: Linux maps the pages around one that is asked for, 64 KiB or a huge page.
 const AROUND_A_ROW: usize = 2 << 20;
-/// What single rows of a mapped table may keep in memory.
+/// Memory that single rows of a mapped table may keep.
 const MOST_AROUND: usize = 64 << 20;
 
 /// The rows of a [`FloatMatrix`] as plain numbers, where they are plain numbers.

@@ -101,7 +101,7 @@ pub use bitnet_model::train;
 #[cfg(feature = "constrain")]
 pub use schemars;
 
-/// What a kernel of one's own is made of, for [`ModelBuilder::kernel`]; docs/own-kernel.md of the repository writes one.
+/// The types for writing a kernel, for [`ModelBuilder::kernel`]; docs/own-kernel.md of the repository writes one.
 pub mod kernel {
     pub use ternary_kernels::{
         AlignedBuf, Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows,

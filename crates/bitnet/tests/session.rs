@@ -200,7 +200,7 @@ fn a_long_prompt_needs_no_more_of_the_head_than_a_short_one() {
     assert_eq!((&together.ids, together.stats.coarse_tokens), (&alone.ids, alone.ids.len()), "{:?}", together.stats);
 }
 
-/// What the prompt's computation was asked for serves the first token only if the next generation asks for no more.
+/// The logits that were requested with the prompt serve the first token only if the next generation needs no more.
 #[test]
 fn a_session_goes_on_with_other_options() {
     let path = test_support::workspace_dir().join("models/tinystories-5m.gguf");

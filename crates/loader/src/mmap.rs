@@ -39,7 +39,7 @@ pub fn map_file(path: &Path) -> Result<SharedBytes, LoadError> {
 #[cfg(target_os = "linux")]
 const LEAST_RELEASED: usize = 256 << 10;
 
-/// What is read ahead at a time.
+/// Bytes that are read ahead at a time.
 #[cfg(target_os = "linux")]
 const PIECE: usize = 8 << 20;
 

@@ -49,7 +49,7 @@ struct Cli {
     command: Option<Probe>,
 }
 
-/// What reads the inputs.
+/// The reader of the inputs.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Against {
     /// The library, in processes of its own.

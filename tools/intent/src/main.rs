@@ -84,7 +84,7 @@ enum Command {
         /// File of JSON lines to write
         #[arg(long)]
         out: PathBuf,
-        /// What all random choices depend on
+        /// Seed of all random choices
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },

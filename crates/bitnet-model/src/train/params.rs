@@ -44,7 +44,7 @@ enum Start {
     Uniform(f64),
     /// The logarithm of a number from 1 to 16.
     LogFactor,
-    /// What a softplus makes a time from a thousandth to a tenth of, in even steps of its logarithm.
+    /// Values whose softplus is a time from a thousandth to a tenth, in even steps of its logarithm.
     Time,
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use ternary_kernels::{AlignedBuf, ByteOwner, SharedBytes};
 
-/// What may lie between two tensors that are read ahead together: scales of rows and groups.
+/// Most bytes between two tensors that are read ahead together: scales of rows and groups.
 const MOST_BETWEEN: usize = 2 << 20;
 
 /// Bytes of a mapping, and their copy as soon as there is one.

@@ -54,7 +54,7 @@ impl Linear {
     }
 }
 
-/// What matches as `hir` does in texts of ASCII alone.
+/// A pattern that matches as `hir` does in texts of only ASCII.
 fn of_ascii(hir: &Hir) -> Hir {
     match hir.kind() {
         HirKind::Class(Class::Unicode(class)) => {

@@ -11,7 +11,7 @@ use super::{FONT, GRID, INK, PALETTE, PlotError, short, width};
 /// A row: a name, a note beside it, and a share of each series.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bar {
-    /// What it is.
+    /// Its name.
     pub name: String,
     /// How often it was there, for example.
     pub note: String,

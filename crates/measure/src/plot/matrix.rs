@@ -92,7 +92,7 @@ fn draw(
         let upright = text(SIZE, HPos::Right).transform(FontTransform::Rotate270);
         canvas.draw(&Text::new(name.clone(), (left + at, end + 8), upright))?;
         for (column, n) in counts.range((i, 0)..=(i, usize::MAX)).map(|((_, column), n)| (*column, *n)) {
-            // What is wrong is to be seen also where it is rare.
+            // Rare errors must be visible, too.
             let share = n as f64 / there.max(1) as f64;
             let right = column == i;
             let (colour, alpha) = if right { (PALETTE[0], 0.75 * share) } else { (PALETTE[1], 0.2 + 0.8 * share) };

@@ -304,7 +304,7 @@ fn fma_low(token: Sse41, a: __m128, b: __m128, c: __m128) -> __m128 {
     proven!(token, Sse41, {
         let (product, c) = (_mm_mul_pd(_mm_cvtps_pd(a), _mm_cvtps_pd(b)), _mm_cvtps_pd(c));
         let sum = _mm_add_pd(product, c);
-        // What rounding lost, exactly.
+        // The exact rounding error.
         let part = _mm_sub_pd(sum, product);
         let lost = _mm_add_pd(_mm_sub_pd(product, _mm_sub_pd(sum, part)), _mm_sub_pd(c, part));
         let (zero, one) = (_mm_setzero_pd(), _mm_set1_epi64x(1));

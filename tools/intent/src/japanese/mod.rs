@@ -118,8 +118,8 @@ impl Questions {
         all
     }
 
-    /// The topic by rule: what is left of a question when the longest learned pattern that fits is taken off. `None`
-    /// where none fits.
+    /// The topic by rule: the rest of a question without the longest learned pattern that fits. `None`
+    /// if none fits.
     pub fn by_rule<'t>(&self, text: &'t str) -> Option<&'t str> {
         let fits = |pattern: &String| {
             let (before, after) = pattern.split_once("{}")?;

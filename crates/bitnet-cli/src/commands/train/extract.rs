@@ -204,7 +204,7 @@ fn run(args: &TrainArgs, data: &[TaskData], options: &ExtractOptions, ui: &Ui) -
     write(&args.out.join("report.md"), &format!("{}{pictures}", trained.report))?;
     if trained.finish == Finish::Interrupted {
         let (export, step) = (export.display(), trained.steps);
-        ui.note(&format!("{export} holds what was best until step {step}; --resume goes on from there"));
+        ui.note(&format!("{export} holds the best model until step {step}; --resume continues from there"));
         return Err(CliError::Interrupted);
     }
     let seconds = began.elapsed().as_secs_f64();

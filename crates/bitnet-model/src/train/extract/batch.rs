@@ -33,8 +33,8 @@ pub(super) struct Batch {
     pub(super) all: Vec<Text>,
     /// The right tag of each word; 0 in tasks without slots.
     pub(super) tags: Vec<u16>,
-    /// What teachers say about the intent of each text, a probability for each intent and then for out of scope; empty
-    /// where none teaches its task.
+    /// Teachers' answers for the intent of each text, a probability for each intent and then for out of scope; empty
+    /// if none teaches its task.
     pub(super) taught: Vec<Vec<f32>>,
     reader: Reader,
 }

@@ -277,7 +277,7 @@ fn two<'g>(grads: &'g mut [f32], a: &std::ops::Range<usize>, b: &std::ops::Range
     [&mut left[..a.len()], right]
 }
 
-/// What elements are multiplied by: 0 for a share of them, and so much more for the others; nothing without `random`.
+/// The factors of elements: 0 for a share of them, a larger one for the others in turn; nothing without `random`.
 pub(super) fn mask(mask: &mut Vec<f32>, len: usize, share: f32, random: Option<&mut Random>) {
     mask.clear();
     let (Some(random), true) = (random, share > 0.0) else { return };

@@ -214,7 +214,7 @@ impl Learner {
         }
     }
 
-    /// What the model says about the texts of a batch, in their order. Slots that an intent cannot have are not found.
+    /// The answers for the texts of a batch, in their order. Slots that an intent cannot have are not found.
     pub(super) fn guess(&mut self, batch: &Batch) -> Vec<Guess> {
         let Self { parts, params, places, table, config, .. } = self;
         let Some(Part { net, heads, .. }) = parts.first_mut() else { return Vec::new() };

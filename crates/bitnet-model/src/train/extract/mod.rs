@@ -84,7 +84,7 @@ pub enum ExtractEvent<'a> {
     },
     /// Where the run stands, after each validation and when it ends, before anything is exported.
     State {
-        /// What can be saved.
+        /// The parts that can be saved.
         state: ExtractState<'a>,
         /// Whether no other one follows.
         last: bool,
@@ -125,7 +125,7 @@ pub fn train(
     train_from(tasks, options, Beginning::default(), see)
 }
 
-/// What a run begins with beside its data.
+/// The inputs of a run in addition to its data.
 #[derive(Debug, Default)]
 pub struct Beginning {
     /// Extractors that know tasks of these names and their intents. What is learned of intents is then a mixture of what

@@ -16,7 +16,7 @@ pub(super) struct LayerPlaces {
     pub(super) norms: [Range<usize>; 4],
     /// Projections that share an input: those of the mixer; o; gate, up; down.
     pub(super) groups: [Range<usize>; 4],
-    /// What a recurrence has in full precision, forward and backward; empty with attention.
+    /// Full-precision parameters of a recurrence, forward and backward; empty with attention.
     pub(super) directions: [Range<usize>; 2],
 }
 
@@ -42,7 +42,7 @@ const TABLE_STD: f64 = 0.1;
 /// Initial size of the projections that add to the residual stream, as a share of the others.
 const RESIDUAL: f64 = 0.2;
 
-/// What a recurrence has of the ends of these names begins with a deviation of 0.02.
+/// Parameters of a recurrence with these suffixes begin with a deviation of 0.02.
 const DRAWN: [&str; 4] = ["ttt_w1.weight", "ttt_lr.weight", "ssm_alpha.weight", "ssm_beta.weight"];
 
 /// The dense parameters of a configuration that was checked, drawn from `seed`, and where they lie.

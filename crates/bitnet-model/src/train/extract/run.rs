@@ -22,7 +22,7 @@ pub(super) struct Run<'d> {
     order: Vec<(usize, Option<usize>)>,
     pub(super) steps: u64,
     pub(super) steps_per_pass: u64,
-    /// What is validated, without errors and with them.
+    /// The validation data, without errors and with them.
     kept: Vec<[Vec<Utterance>; 2]>,
     /// A part for each thread.
     batch: Vec<Batch>,

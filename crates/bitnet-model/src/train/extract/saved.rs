@@ -128,7 +128,7 @@ impl ExtractCheckpoint {
     }
 }
 
-/// What tells runs apart: everything that decides what is computed.
+/// The identity of a run: everything that affects its results.
 pub(super) fn run_of(tasks: &[TaskData], options: &ExtractOptions, teachers: &[Extractor]) -> String {
     let mut hash = Sha256::new();
     hash.update(format!("{options:?}"));

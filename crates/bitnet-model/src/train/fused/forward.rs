@@ -1,4 +1,4 @@
-//! What one worker holds, and the forward pass.
+//! The buffers of one worker, and the forward pass.
 
 use std::ops::Range;
 

@@ -11,7 +11,7 @@ use crate::error::CliError;
 /// Points of a curve of losses; of more steps, means of neighbours are drawn.
 const POINTS: usize = 300;
 
-/// What was measured while a model learned.
+/// Measurements of a training run.
 #[derive(Debug, Default)]
 pub(super) struct History {
     loss: Vec<(f64, f64)>,
