@@ -79,7 +79,7 @@ impl<'a> Plan<'a> {
         Ok(Self { packer, team, matrices, coarse })
     }
 
-    /// What a cache should hold so that an engine with these options packs nothing; `None` where that is so already,
+    /// The matrices to cache so that an engine with these options packs nothing; `None` if that is so already,
     /// cannot be because a kernel has no layout for files, or is less than `least` bytes, which is found out before
     /// anything is computed.
     ///

@@ -58,7 +58,7 @@ pub(super) struct Learner {
     pub(super) average: Option<Snapshot>,
 }
 
-/// What one thread computes in, and the gradients of its part of a batch.
+/// The buffers of one thread, and the gradients of its part of a batch.
 #[derive(Debug)]
 struct Part {
     net: Net,

@@ -10,8 +10,8 @@
 //! The mixer of a layer is attention, test-time training (`ttt_layer::RowWise`) or the gated delta rule
 //! (`ttt_layer::GatedDelta`), whose gradients are written by hand, too.
 //!
-//! Windows are dealt out to workers in small groups, one thread per worker, and the gradients of the workers are added
-//! in their order. So the result depends on the number of workers, and on nothing else about the machine.
+//! Windows go to workers in small groups, one thread per worker, and the gradients of the workers are added
+//! in their order. So the result depends on the number of workers, but not on the machine.
 
 mod attention;
 mod backward;
