@@ -21,7 +21,10 @@ use crate::error::BenchError;
 
 pub(crate) use damage::Sabotage;
 
-/// Runs every check, with one part damaged if asked for.
+/// Checks of one kind.
+type Checks = fn(&Subject, &mut Verdict) -> Result<(), BenchError>;
+
+/// Runs every check; with one part damaged, every kind of checks until one of a kind fails.
 ///
 /// # Errors
 /// [`BenchError::Guard`] if one fails.
@@ -29,11 +32,18 @@ pub(crate) fn run(sabotage: Option<Sabotage>) -> Result<(), BenchError> {
     let began = Instant::now();
     let mut verdict = Verdict::default();
     let subject = Subject::new(sabotage)?;
-    checks::bits(&subject, &mut verdict)?;
-    checks::bytes(&subject, &mut verdict);
-    checks::kernels(&subject, &mut verdict)?;
-    checks::engine(&subject, &mut verdict)?;
-    threads::check(sabotage, &mut verdict)?;
+    let bytes: Checks = |subject, verdict| {
+        checks::bytes(subject, verdict);
+        Ok(())
+    };
+    let threads: Checks = |subject, verdict| threads::check(subject.sabotage, verdict);
+    let kinds: [Checks; 5] = [checks::bits, bytes, checks::kernels, checks::engine, threads];
+    for checks in kinds {
+        checks(&subject, &mut verdict)?;
+        if sabotage.is_some() && verdict.failed > 0 {
+            break;
+        }
+    }
     println!("guard: {} checks, {} failed, {:.1} s", verdict.checks, verdict.failed, began.elapsed().as_secs_f64());
     match verdict.failed {
         0 => Ok(()),
