@@ -84,8 +84,8 @@ fn a_time_becomes_steps() {
     let done = p.run(&[&timed[..], &["--time", "2s", "--schedule", "cosine"]].concat()).json();
     let steps = done["steps"].as_u64();
     let log = std::fs::read_to_string(p.path("m/log.jsonl")).unwrap();
-    let planned = log.lines().filter_map(|l| serde_json::from_str::<Value>(l).unwrap()["planned_steps"].as_u64());
-    assert!(steps.is_some() && steps == planned.last(), "{done}");
+    let mut planned = log.lines().filter_map(|l| serde_json::from_str::<Value>(l).unwrap()["planned_steps"].as_u64());
+    assert!(steps.is_some() && steps == planned.next_back(), "{done}");
     p.run(&["train", "--out", "m", "--resume", "--time", "3s"]).fails(2, "time = 2.0, now it is 3.0");
     assert_eq!(p.run(&["train", "--out", "m", "--resume", "--json"]).json()["steps"].as_u64(), steps);
 }

@@ -67,7 +67,7 @@ pub(super) fn check_links(file: &SourceFile, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Targets of `[text](target)` that are files, without their `#anchor`; code blocks are skipped.
+/// Targets of `[text](target)` that are files, without their `#anchor`; code is skipped.
 fn links(text: &str) -> Vec<&str> {
     let mut in_code = false;
     let mut found = Vec::new();
@@ -78,7 +78,10 @@ fn links(text: &str) -> Vec<&str> {
         if in_code {
             continue;
         }
-        let targets = line.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+        // An odd number of backticks before it: a part of inline code.
+        let outside = line.match_indices("](").filter(|(at, _)| line[..*at].matches('`').count() % 2 == 0);
+        let targets =
+            outside.filter_map(|(at, open)| line[at + open.len()..].split_once(')')).map(|(target, _)| target);
         let files = targets.map(|t| t.split('#').next().unwrap_or_default());
         found.extend(files.filter(|t| !t.is_empty() && !t.contains("://") && !t.starts_with("mailto:")));
     }
@@ -117,7 +120,7 @@ mod tests {
 
     #[test]
     fn links_to_files_are_taken_and_others_are_not() {
-        let text = "[a](b.md#c) [d](https://e.org) [f](#g)\n```\n[h](i.md)\n```\n[j](k/l.rs)";
-        assert_eq!(links(text), ["b.md", "k/l.rs"]);
+        let text = "[a](b.md#c) [d](https://e.org) [f](#g)\n```\n[h](i.md)\n```\n[j](k/l.rs) `[m](n)` [`o`](p)";
+        assert_eq!(links(text), ["b.md", "k/l.rs", "p"]);
     }
 }

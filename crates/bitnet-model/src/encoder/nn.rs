@@ -37,7 +37,7 @@ struct Layer {
 #[derive(Clone, Debug)]
 enum Mixing {
     /// Queries, keys, values.
-    Attention([BitLinear; 3]),
+    Attention(Box<[BitLinear; 3]>),
     /// Forward and backward; the last projection is the layer's own.
     Ttt(Box<[TttLayer<Linear>; 2]>),
     /// Queries, keys, values, gate; forward and backward.
@@ -178,7 +178,9 @@ impl CandleExtractor {
                 |name: &str, out: usize, k: usize| BitLinear::from_master(vb.pp(name).get((out, k), "weight")?);
             let own = |name: &str| linear(name, h, h);
             let mixing = match config.mixer(l) {
-                EncoderMixer::Attention => Mixing::Attention([own("attn_q")?, own("attn_k")?, own("attn_v")?]),
+                EncoderMixer::Attention => {
+                    Mixing::Attention(Box::new([own("attn_q")?, own("attn_k")?, own("attn_v")?]))
+                }
                 EncoderMixer::TttLinear => Mixing::Ttt(Box::new([ttt(config, l, 0, &vb)?, ttt(config, l, 1, &vb)?])),
                 EncoderMixer::GatedDelta => {
                     let projections = [own("attn_q")?, own("attn_k")?, own("attn_v")?, own("attn_gate")?];

@@ -63,7 +63,9 @@ mod tests {
     /// its speed is planned once.
     #[test]
     fn runs_end_in_their_time() {
-        let speeds: [(&str, fn(u64) -> f64); 5] = [
+        /// Seconds of a step.
+        type Speed = fn(u64) -> f64;
+        let speeds: [(&str, Speed); 5] = [
             ("even", |_| 0.5),
             ("slower", |step| if step < 100 { 0.5 } else { 1.0 }),
             ("faster", |step| if step < 100 { 0.5 } else { 0.2 }),

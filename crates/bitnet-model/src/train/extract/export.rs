@@ -1,4 +1,4 @@
-//! What leaves a learner: snapshots, the state that a checkpoint holds, and the weights for inference.
+//! Results of a learner: snapshots, the state that a checkpoint holds, and the weights for inference.
 
 use half::f16;
 use ternary_kernels::quantize::absmean_quantize;
@@ -43,7 +43,7 @@ impl Learner {
         all
     }
 
-    /// Goes on from what [`Learner::state`] gave after `step` steps; returns the snapshot of the best validation.
+    /// Continues from the result of [`Learner::state`] after `step` steps; returns the snapshot of the best validation.
     ///
     /// # Errors
     /// A tensor that is missing or of another size.

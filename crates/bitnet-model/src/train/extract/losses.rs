@@ -24,7 +24,7 @@ pub(super) fn intent_loss(
         Goal::Intent(i) => Some(i),
         Goal::Outside => None,
     };
-    // What is out of scope in a task that knows no such thing teaches nothing.
+    // A text out of scope teaches nothing in a task without that class.
     if target.is_none() && !outside {
         logits.fill(0.0);
         return 0.0;
@@ -48,7 +48,7 @@ pub(super) fn intent_loss(
 }
 
 /// Half the divergences of the intents of two versions of a text from each other, both ways; `both` are their logits,
-/// one behind the other. Adds `scale` times the gradient to `d`.
+/// one after the other. Adds `scale` times the gradient to `d`.
 pub(super) fn disagreement(both: &[f32], outside: bool, scale: f32, d: &mut [f32]) -> f32 {
     let (a, b) = both.split_at(both.len() / 2);
     let (log_a, log_b) = (log_sum(a, outside), log_sum(b, outside));
