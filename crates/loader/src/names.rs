@@ -162,7 +162,7 @@ impl Names {
     /// The full name of a full-precision tensor of a TTT layer.
     pub(crate) fn ttt(self, layer: usize, t: TttTensor) -> String {
         let short = match self {
-            Names::Gguf => gguf_ttt(t),
+            Names::Gguf => t.gguf_name(),
             Names::Hf { .. } => t.path(),
         };
         self.layer(layer) + short
@@ -171,7 +171,7 @@ impl Names {
     /// The full name of a full-precision tensor of a layer of the gated delta rule.
     pub(crate) fn delta(self, layer: usize, t: DeltaTensor) -> String {
         let short = match self {
-            Names::Gguf => gguf_delta(t),
+            Names::Gguf => t.gguf_name(),
             Names::Hf { .. } => t.path(),
         };
         self.layer(layer) + short
@@ -231,45 +231,6 @@ impl Names {
     /// Tensors that old programs stored although they follow from the configuration.
     pub(crate) fn is_redundant(name: &str) -> bool {
         name.ends_with("rotary_emb.inv_freq") || name.ends_with(".attention.masked_bias")
-    }
-}
-
-/// The name of a tensor of the gated delta rule within a layer of a GGUF file.
-fn gguf_delta(t: DeltaTensor) -> &'static str {
-    match t {
-        DeltaTensor::Alpha => "ssm_alpha.weight",
-        DeltaTensor::Beta => "ssm_beta.weight",
-        DeltaTensor::Conv => "ssm_conv1d.weight",
-        DeltaTensor::Decay => "ssm_a",
-        DeltaTensor::DecayBias => "ssm_dt.bias",
-        DeltaTensor::Norm => "ssm_norm.weight",
-        // As below.
-        other => other.path(),
-    }
-}
-
-/// The name of a TTT layer's tensor within a layer of a GGUF file.
-fn gguf_ttt(t: TttTensor) -> &'static str {
-    match t {
-        TttTensor::W1 => "ttt_w1.weight",
-        TttTensor::B1 => "ttt_w1.bias",
-        TttTensor::W2 => "ttt_w2.weight",
-        TttTensor::B2 => "ttt_w2.bias",
-        TttTensor::LrWeight => "ttt_lr.weight",
-        TttTensor::LrBias => "ttt_lr.bias",
-        TttTensor::TokenIdx => "ttt_token_idx",
-        TttTensor::NormWeight => "ttt_inner_norm.weight",
-        TttTensor::NormBias => "ttt_inner_norm.bias",
-        TttTensor::PostNormWeight => "ttt_post_norm.weight",
-        TttTensor::PostNormBias => "ttt_post_norm.bias",
-        TttTensor::ConvQWeight => "ttt_conv_q.weight",
-        TttTensor::ConvQBias => "ttt_conv_q.bias",
-        TttTensor::ConvKWeight => "ttt_conv_k.weight",
-        TttTensor::ConvKBias => "ttt_conv_k.bias",
-        TttTensor::PreConvWeight => "ttt_conv.weight",
-        TttTensor::PreConvBias => "ttt_conv.bias",
-        // Names added later are the same in both containers until they get one here.
-        other => other.path(),
     }
 }
 

@@ -77,6 +77,18 @@ impl DeltaTensor {
         }
     }
 
+    /// The name within a layer of a GGUF file, and within a direction of an extractor.
+    pub fn gguf_name(self) -> &'static str {
+        match self {
+            DeltaTensor::Alpha => "ssm_alpha.weight",
+            DeltaTensor::Beta => "ssm_beta.weight",
+            DeltaTensor::Conv => "ssm_conv1d.weight",
+            DeltaTensor::Decay => "ssm_a",
+            DeltaTensor::DecayBias => "ssm_dt.bias",
+            DeltaTensor::Norm => "ssm_norm.weight",
+        }
+    }
+
     /// The shape in a layer of this configuration.
     pub fn shape(self, c: &DeltaConfig) -> Vec<usize> {
         match self {

@@ -246,6 +246,29 @@ impl TttTensor {
         }
     }
 
+    /// The name within a layer of a GGUF file, and within a direction of an extractor.
+    pub fn gguf_name(self) -> &'static str {
+        match self {
+            TttTensor::W1 => "ttt_w1.weight",
+            TttTensor::B1 => "ttt_w1.bias",
+            TttTensor::W2 => "ttt_w2.weight",
+            TttTensor::B2 => "ttt_w2.bias",
+            TttTensor::LrWeight => "ttt_lr.weight",
+            TttTensor::LrBias => "ttt_lr.bias",
+            TttTensor::TokenIdx => "ttt_token_idx",
+            TttTensor::NormWeight => "ttt_inner_norm.weight",
+            TttTensor::NormBias => "ttt_inner_norm.bias",
+            TttTensor::PostNormWeight => "ttt_post_norm.weight",
+            TttTensor::PostNormBias => "ttt_post_norm.bias",
+            TttTensor::ConvQWeight => "ttt_conv_q.weight",
+            TttTensor::ConvQBias => "ttt_conv_q.bias",
+            TttTensor::ConvKWeight => "ttt_conv_k.weight",
+            TttTensor::ConvKBias => "ttt_conv_k.bias",
+            TttTensor::PreConvWeight => "ttt_conv.weight",
+            TttTensor::PreConvBias => "ttt_conv.bias",
+        }
+    }
+
     /// The shape in a layer of this configuration; `None` if such a layer does not have the tensor.
     pub fn shape(self, c: &TttConfig) -> Option<Vec<usize>> {
         let (h, d, w) = (c.num_heads, c.head_dim, c.width());

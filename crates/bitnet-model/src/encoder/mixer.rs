@@ -85,40 +85,6 @@ pub fn direction_tensor_name(layer: usize, direction: usize, name: &str) -> Stri
     format!("blk.{layer}.{}.{name}", DIRECTIONS[direction])
 }
 
-/// The name of a tensor within a direction, as GGUF files of language models call it within a layer.
-fn ttt_name(t: TttTensor) -> &'static str {
-    match t {
-        TttTensor::W1 => "ttt_w1.weight",
-        TttTensor::B1 => "ttt_w1.bias",
-        TttTensor::W2 => "ttt_w2.weight",
-        TttTensor::B2 => "ttt_w2.bias",
-        TttTensor::LrWeight => "ttt_lr.weight",
-        TttTensor::LrBias => "ttt_lr.bias",
-        TttTensor::TokenIdx => "ttt_token_idx",
-        TttTensor::NormWeight => "ttt_inner_norm.weight",
-        TttTensor::NormBias => "ttt_inner_norm.bias",
-        TttTensor::PostNormWeight => "ttt_post_norm.weight",
-        TttTensor::PostNormBias => "ttt_post_norm.bias",
-        TttTensor::ConvQWeight => "ttt_conv_q.weight",
-        TttTensor::ConvQBias => "ttt_conv_q.bias",
-        TttTensor::ConvKWeight => "ttt_conv_k.weight",
-        TttTensor::ConvKBias => "ttt_conv_k.bias",
-        TttTensor::PreConvWeight => "ttt_conv.weight",
-        TttTensor::PreConvBias => "ttt_conv.bias",
-    }
-}
-
-fn delta_name(t: DeltaTensor) -> &'static str {
-    match t {
-        DeltaTensor::Alpha => "ssm_alpha.weight",
-        DeltaTensor::Beta => "ssm_beta.weight",
-        DeltaTensor::Conv => "ssm_conv1d.weight",
-        DeltaTensor::Decay => "ssm_a",
-        DeltaTensor::DecayBias => "ssm_dt.bias",
-        DeltaTensor::Norm => "ssm_norm.weight",
-    }
-}
-
 impl ExtractorConfig {
     /// The mixer of layer `l`.
     pub fn mixer(&self, l: usize) -> EncoderMixer {
@@ -152,11 +118,11 @@ impl ExtractorConfig {
             EncoderMixer::Attention => Vec::new(),
             EncoderMixer::TttLinear => {
                 let c = self.ttt_layer();
-                TttTensor::ALL.into_iter().filter_map(|t| Some((ttt_name(t), t.shape(&c)?))).collect()
+                TttTensor::ALL.into_iter().filter_map(|t| Some((t.gguf_name(), t.shape(&c)?))).collect()
             }
             EncoderMixer::GatedDelta => {
                 let c = self.delta_layer();
-                DeltaTensor::ALL.into_iter().map(|t| (delta_name(t), t.shape(&c))).collect()
+                DeltaTensor::ALL.into_iter().map(|t| (t.gguf_name(), t.shape(&c))).collect()
             }
         }
     }
