@@ -33,14 +33,8 @@ mod ttt;
 #[path = "tune.rs"]
 mod tune;
 
-/// A file that is named neither here nor in `Cargo.toml` would never run.
 #[test]
 fn every_file_is_named() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests");
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let file = entry.unwrap().file_name().into_string().unwrap();
-        let Some(name) = file.strip_suffix(".rs") else { continue };
-        let here = include_str!("it.rs").contains(&format!("#[path = \"{file}\"]"));
-        assert!(here || include_str!("../Cargo.toml").contains(&format!("name = \"{name}\"")), "tests/{file}");
-    }
+    test_support::every_test_is_named(folder, include_str!("it.rs"), include_str!("../Cargo.toml"));
 }

@@ -34,3 +34,17 @@ pub fn shared_dir() -> Option<PathBuf> {
     eprintln!("skipped: {} is absent (reference vectors that are not part of the repository)", dir.display());
     None
 }
+
+/// That each file of `folder`, the tests of a crate, is a part of the program `it` or a program named in `manifest`
+/// (the texts of `it.rs` and `Cargo.toml`): a file that is named in neither would never run.
+///
+/// # Panics
+/// If one is named in neither.
+pub fn every_test_is_named(folder: &str, it: &str, manifest: &str) {
+    for entry in std::fs::read_dir(folder).expect("the folder of the tests") {
+        let file = entry.expect("an entry of the folder").file_name().into_string().expect("a name in UTF-8");
+        let Some(name) = file.strip_suffix(".rs") else { continue };
+        let here = it.contains(&format!("#[path = \"{file}\"]"));
+        assert!(here || manifest.contains(&format!("name = \"{name}\"")), "{folder}/{file} is named nowhere");
+    }
+}
