@@ -40,7 +40,8 @@ struct Call {
 /// Texts that are generated together.
 pub(crate) const SESSIONS: u64 = 8;
 
-/// Tasks for every instruction set of this CPU and every number of threads; long contexts with the best set only.
+/// Tasks for every instruction set of this CPU and every number of threads; long contexts and several texts with the
+/// best set and with AVX2, the last that most x86 computers have.
 pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task> {
     let mut calls = Vec::new();
     let (best, most) = (isas.last().copied(), threads.iter().max());
@@ -68,7 +69,7 @@ pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task
             if effort == Effort::Full && !slow {
                 calls.push(call(512, 0, 0));
             }
-            if is_best && !slow {
+            if (is_best || isa == Isa::Avx2) && !slow {
                 calls.push(Call { sessions: SESSIONS, ..call(0, 0, if effort == Effort::Quick { 4 } else { 16 }) });
                 match effort {
                     Effort::Full => {

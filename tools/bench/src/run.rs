@@ -100,7 +100,7 @@ impl Options {
             tasks.extend(v2::tasks(&self.isas(), &threads, effort));
         }
         if self.wants(Section::Ttt) {
-            tasks.extend(ttt::tasks(&threads, effort));
+            tasks.extend(ttt::tasks(&self.isas(), &threads, effort));
         }
         if self.wants(Section::Candle) {
             tasks.extend(baseline::tasks(&threads, effort));

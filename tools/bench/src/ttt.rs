@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use ternary_kernels::Isa;
 
 use crate::answer::{ask, pair};
 use crate::error::BenchError;
@@ -49,8 +50,9 @@ impl Mixer {
     }
 }
 
-/// All tasks of this part.
-pub(crate) fn tasks(threads: &[usize], effort: Effort) -> Vec<Task> {
+/// All tasks of this part. The model that comes with the program is measured with the best set of `isas` and with AVX2,
+/// the last that most x86 computers have.
+pub(crate) fn tasks(isas: &[Isa], threads: &[usize], effort: Effort) -> Vec<Task> {
     let most = threads.last().copied().unwrap_or(1);
     let mut tasks = Vec::new();
     for &context in if effort == Effort::Full { &CONTEXTS[..] } else { &CONTEXTS[..2] } {
@@ -60,19 +62,21 @@ pub(crate) fn tasks(threads: &[usize], effort: Effort) -> Vec<Task> {
         }
     }
     let sessions: &[u64] = if effort == Effort::Full { &[1, 4, 8, 16, 64] } else { &[1, 16] };
-    for &threads in threads {
-        for &sessions in sessions {
-            let name = format!("ttt/shipped model/{sessions} texts/t{threads}");
-            tasks.push(Task::new(name, move |programs| shipped(programs, sessions, threads, effort)));
+    for &isa in isas.iter().rev().filter(|isa| Some(*isa) == isas.last() || **isa == Isa::Avx2) {
+        for &threads in threads {
+            for &sessions in sessions {
+                let name = format!("ttt/shipped model/{sessions} texts/{isa}/t{threads}");
+                tasks.push(Task::new(name, move |programs| shipped(programs, sessions, isa, threads, effort)));
+            }
         }
     }
     tasks
 }
 
 /// Runs `bitnet bench` and reads its answer.
-fn bench(programs: &Programs, args: &[String], threads: usize) -> Result<Value, BenchError> {
+fn bench(programs: &Programs, args: &[String], isa: Option<Isa>, threads: usize) -> Result<Value, BenchError> {
     let args: Vec<&str> = ["--details"].into_iter().chain(args.iter().map(String::as_str)).collect();
-    Ok(ask(programs, &args, &[], None, threads)?.0)
+    Ok(ask(programs, &args, &[], isa, threads)?.0)
 }
 
 fn number(json: &Value, key: &str) -> Result<f64, BenchError> {
@@ -94,7 +98,7 @@ fn after(
     let mut args = vec!["-m".to_owned(), model, "-p".to_owned(), "0".to_owned(), "-n".to_owned(), new.to_string()];
     args.extend(["--context".to_owned(), context.to_string()]);
     args.extend(filled.then(|| "--fill".to_owned()));
-    let json = bench(programs, &args, threads)?;
+    let json = bench(programs, &args, None, threads)?;
     let rate = number(&json, "decode_tok_s")?;
     let details = &json["details"];
     let range = details["decode_range"].as_array().and_then(|r| Some([1e6 / r[1].as_f64()?, 1e6 / r[0].as_f64()?]));
@@ -120,11 +124,17 @@ fn after(
 }
 
 /// Speed of the model that comes with the program; the prompt only once.
-fn shipped(programs: &Programs, sessions: u64, threads: usize, effort: Effort) -> Result<Vec<Figure>, BenchError> {
+fn shipped(
+    programs: &Programs,
+    sessions: u64,
+    isa: Isa,
+    threads: usize,
+    effort: Effort,
+) -> Result<Vec<Figure>, BenchError> {
     let prompt = if sessions == 1 { 1024 } else { 0 };
     let new = if effort == Effort::Full { 256 } else { 64 };
     let args = ["-p", &prompt.to_string(), "-n", &new.to_string(), "--sessions", &sessions.to_string()];
-    let json = bench(programs, &args.map(str::to_owned), threads)?;
+    let json = bench(programs, &args.map(str::to_owned), Some(isa), threads)?;
     let details = &json["details"];
     let text = |key: &str| json[key].as_str().unwrap_or_default().to_owned();
     let note = format!(
@@ -135,12 +145,13 @@ fn shipped(programs: &Programs, sessions: u64, threads: usize, effort: Effort) -
         text("head")
     );
     let make = |what: What, kind: &str, tokens: u64, value: f64, range: &Value| Figure {
+        isa: Some(isa.name().to_owned()),
         threads,
         tokens,
         range: pair(range),
         note: Some(note.clone()),
         ..Figure::of(
-            format!("ttt/{kind} {tokens}/t{threads}"),
+            format!("ttt/{kind} {tokens}/{isa}/t{threads}"),
             what,
             "tiny-stories-ttt",
             value,

@@ -7,7 +7,7 @@ use crate::figure::{Figure, Results, What};
 
 fn of(results: &Results, what: What) -> Vec<&Figure> {
     let mut figures: Vec<&Figure> = results.figures.iter().filter(|f| f.what == what).collect();
-    figures.sort_by_key(|f| (f.tokens, f.threads));
+    figures.sort_by(|a, b| (&a.isa, a.tokens, a.threads).cmp(&(&b.isa, b.tokens, b.threads)));
     figures
 }
 
@@ -58,16 +58,22 @@ pub(super) fn shipped(results: &Results) -> String {
         return String::new();
     }
     let mut text = "\n## The model that comes with the program\n\nTokens per second, of all texts together; with the choice of the next \
-                    token and its text.\n\n| | threads | tok/s |\n|---|--:|--:|\n"
+                    token and its text.\n\n| | instructions | threads | tok/s |\n|---|---|--:|--:|\n"
         .to_owned();
+    let mut row = |what: String, f: &Figure| {
+        let isa = f.isa.as_deref().unwrap_or("-");
+        let _ = writeln!(text, "| {what} | {isa} | {} | {} |", f.threads, with_range(f));
+    };
     for f in &prefill {
-        let _ = writeln!(text, "| prompt of {} | {} | {} |", f.tokens, f.threads, with_range(f));
+        row(format!("prompt of {}", f.tokens), f);
     }
     for f in &decode {
-        let what = if f.tokens == 1 { "one text".to_owned() } else { format!("{} texts together", f.tokens) };
-        let _ = writeln!(text, "| {what} | {} | {} |", f.threads, with_range(f));
+        row(if f.tokens == 1 { "one text".to_owned() } else { format!("{} texts together", f.tokens) }, f);
     }
-    if let Some(note) = decode.iter().find_map(|f| f.note.as_ref()) {
+    let mut notes: Vec<&String> = decode.iter().filter_map(|f| f.note.as_ref()).collect();
+    notes.sort_unstable();
+    notes.dedup();
+    for note in notes {
         let _ = writeln!(text, "\n{note}; the head is in all figures.");
     }
     text
