@@ -39,6 +39,9 @@ mod rope;
 #[path = "saved.rs"]
 mod saved;
 #[cfg(feature = "train")]
+#[path = "train_documents.rs"]
+mod train_documents;
+#[cfg(feature = "train")]
 #[path = "train_examples.rs"]
 mod train_examples;
 #[cfg(feature = "train")]

@@ -162,6 +162,25 @@ fn resume_with_growing_windows_is_exact() {
     }
 }
 
+/// Documents of 64 tokens, each a text of its own.
+#[test]
+fn resume_with_documents_is_exact() {
+    resume_of(&ttt_model(), "resume-documents", &TrainConfig { document_end: Some(63), inner_warmup: 15, ..config() });
+    let dir = Folder::new("one-document");
+    counting(&dir.file("t.u16"), 64);
+    let mut file = TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap();
+    // Nothing follows the last token, and there is no token 64.
+    assert_eq!([62, 63, 64].map(|end| file.has_document_end(end).unwrap()), [true, false, false]);
+    // Of documents of one token each there is nothing to learn.
+    let mut out = TokenWriter::create(&dir.file("t.u16"), TokenWidth::U16).unwrap();
+    out.write(&[7; 100]).unwrap();
+    out.finish().unwrap();
+    let mut file = TokenFile::open(&dir.file("t.u16"), TokenWidth::U16).unwrap();
+    file.set_document_end(Some(7));
+    let refused = Sampler::new(file, 20, 1).unwrap_err();
+    assert!(matches!(refused, TrainError::NothingToLearn { .. }), "{refused}");
+}
+
 fn resume(model: &ModelConfig, name: &str) {
     resume_of(model, name, &TrainConfig { inner_warmup: 15, ..config() });
 }

@@ -73,13 +73,14 @@ impl Case {
         let (mut out, mut tape, mut work) =
             (vec![f32::NAN; n * c.value_width()], DeltaTape::default(), DeltaWorkspace::new(c));
         // Buffers of an earlier, longer pass do not matter.
-        layer.forward_taped(&inputs, n, &mut out, &mut tape, &mut work);
-        layer.forward_taped(&inputs, self.window, &mut out, &mut tape, &mut work);
+        layer.forward_taped(&inputs, &[n], &mut out, &mut tape, &mut work);
+        let texts = vec![self.window; self.texts];
+        layer.forward_taped(&inputs, &texts, &mut out, &mut tape, &mut work);
         let dout: Vec<f32> = self.weights().iter().map(|w| *w as f32).collect();
         let (mut grads, mut dx, mut dprojected) =
             (vec![0.0; c.parameters()], vec![0.0; x.len()], vec![f32::NAN; projected.len()]);
         let mut to = InputGradients { x: &mut dx, projected: &mut dprojected };
-        layer.backward(&inputs, self.window, &dout, &tape, &mut to, &mut grads, &mut work);
+        layer.backward(&inputs, &texts, &dout, &tape, &mut to, &mut grads, &mut work);
         (out, [grads, dx, dprojected].concat())
     }
 

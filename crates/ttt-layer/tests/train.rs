@@ -74,14 +74,14 @@ fn by_hand(t: &Texts, ops: Ops) -> BTreeMap<String, Vec<f64>> {
     let x: Vec<f32> = f64s(&t.x).iter().map(|v| *v as f32).collect();
     let inputs = Inputs::side_by_side(c, &x, &t.projected);
     let (mut out, mut tape, mut work) = (vec![0.0; n * w], Tape::default(), Workspace::new(c));
-    rows.forward_taped(&inputs, t.tokens, &mut out, &mut tape, &mut work);
+    rows.forward_taped(&inputs, &[t.tokens; BATCH], &mut out, &mut tape, &mut work);
     let dout = product(&t.c, &t.weight(Projection::O), [n, hidden, w]);
     let dout: Vec<f32> = dout.iter().map(|v| *v as f32).collect();
     let columns = t.projected.len() / n;
     let (mut dx, mut dprojected, mut grads) =
         (vec![0.0; n * hidden], vec![f32::NAN; n * columns], vec![0.0; flat.len()]);
     let mut to = InputGradients { x: &mut dx, projected: &mut dprojected };
-    rows.backward(&inputs, t.tokens, &dout, &mut tape, &mut to, &mut grads, &mut work);
+    rows.backward(&inputs, &[t.tokens; BATCH], &dout, &mut tape, &mut to, &mut grads, &mut work);
 
     let wide = |x: &[f32]| x.iter().map(|v| f64::from(*v)).collect::<Vec<_>>();
     let mut all = BTreeMap::new();
@@ -182,7 +182,7 @@ fn the_forward_pass_is_that_of_inference() {
         let x: Vec<f32> = f64s(&t.x).iter().map(|v| *v as f32).collect();
         let mut out = vec![0.0; BATCH * 13 * w];
         let inputs = Inputs::side_by_side(&config, &x, &t.projected);
-        rows.forward_taped(&inputs, 13, &mut out, &mut Tape::default(), &mut Workspace::new(&config));
+        rows.forward_taped(&inputs, &[13; BATCH], &mut out, &mut Tape::default(), &mut Workspace::new(&config));
         let columns = t.projected.len() / (BATCH * 13);
         for i in 0..BATCH {
             let part = |x: &'_ [f32], k: usize| x[i * 13 * k..(i + 1) * 13 * k].to_vec();

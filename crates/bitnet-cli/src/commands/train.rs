@@ -70,8 +70,14 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
         Some(c) => c.model.clone(),
         None => shape(args, &settings, tokenizer.as_ref())?,
     };
-    let files = data::token_files(args, &settings.train, &model, tokenizer.as_ref(), ui)?;
-    let config = settings.train;
+    let mut files = data::token_files(args, &settings.train, &model, tokenizer.as_ref(), ui)?;
+    let mut config = settings.train;
+    if resumed.is_none() && !args.run.across_documents && config.document_end.is_none() {
+        config.document_end = data::document_end(&model, files[0].as_mut())?;
+    }
+    if let Some(end) = config.document_end {
+        ui.say(format_args!("documents end with token {end}, and see nothing of each other (--across-documents)"));
+    }
     let learner = FusedLearner::new(&model, config.threads)?;
     let begun = resumed.as_ref().map_or(0, |c| c.progress.step);
     let mut trainer = match resumed {

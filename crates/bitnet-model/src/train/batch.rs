@@ -1,5 +1,7 @@
 //! Training data of a step, and the trait of learners.
 
+use std::ops::Range;
+
 use super::{Params, TrainError};
 
 /// Set in an id: the token is given, like those of a question, and its prediction is not learned. A `.u32` file may
@@ -17,6 +19,8 @@ pub struct Batch {
     pub t: usize,
     /// `[b, t + 1]`: whether tokens are given; empty if none is.
     given: Vec<bool>,
+    /// Lengths of the texts of each window, which add up to `t`; empty if each window is one text.
+    texts: Vec<Vec<usize>>,
 }
 
 impl Batch {
@@ -41,7 +45,62 @@ impl Batch {
             given = ids.iter().map(|id| id & GIVEN != 0).collect();
             ids.iter_mut().for_each(|id| *id &= !GIVEN);
         }
-        Ok(Self { ids, b, t, given })
+        Ok(Self { ids, b, t, given, texts: Vec::new() })
+    }
+
+    /// Makes a text of its own of what follows a token `end` within a window: it sees nothing of what was before,
+    /// positions and states begin anew, and its first token is not predicted. An `end` that is given, as in a prompt,
+    /// ends nothing.
+    ///
+    /// ```
+    /// use bitnet_model::train::Batch;
+    /// let batch = Batch::new(vec![5, 6, 0, 7, 8, 9], 1, 5)?.apart(0);
+    /// assert_eq!((batch.texts(0), batch.predictions()), (vec![3, 2], 4));
+    /// # Ok::<(), bitnet_model::train::TrainError>(())
+    /// ```
+    #[must_use]
+    pub fn apart(mut self, end: u32) -> Self {
+        let width = self.t + 1;
+        let ends = |at: usize, given: &[bool]| self.ids[at] == end && !given.get(at).copied().unwrap_or(false);
+        let texts = (0..self.b).map(|i| {
+            let (mut texts, mut begin) = (Vec::new(), 0);
+            for at in 1..self.t {
+                if ends(i * width + at - 1, &self.given) {
+                    texts.push(at - begin);
+                    begin = at;
+                }
+            }
+            texts.push(self.t - begin);
+            texts
+        });
+        let texts: Vec<Vec<usize>> = texts.collect();
+        let next: Vec<usize> = (0..self.ids.len()).filter(|at| at % width != 0 && ends(at - 1, &self.given)).collect();
+        if !next.is_empty() {
+            self.given.resize(self.ids.len(), false);
+            next.into_iter().for_each(|at| self.given[at] = true);
+        }
+        self.texts = texts;
+        self
+    }
+
+    /// Makes the tokens at places `at` of window `i`, out of `t + 1`, given ones: they are read and not learned.
+    ///
+    /// # Panics
+    /// If there are no such places.
+    pub fn give(&mut self, i: usize, at: Range<usize>) {
+        assert!(i < self.b && at.end <= self.t + 1, "places {at:?} of window {i} of {} by {}", self.b, self.t + 1);
+        self.given.resize(self.ids.len(), false);
+        let first = i * (self.t + 1);
+        self.given[first + at.start..first + at.end].fill(true);
+    }
+
+    /// Lengths of the texts of window `i`, one after the other; they add up to `t`.
+    ///
+    /// # Panics
+    /// If there is no such window.
+    pub fn texts(&self, i: usize) -> Vec<usize> {
+        assert!(i < self.b, "window {i} of {}", self.b);
+        self.texts.get(i).cloned().unwrap_or_else(|| vec![self.t])
     }
 
     /// Tokens whose predictions are learned; at least 1, so that a mean over them is always a number.

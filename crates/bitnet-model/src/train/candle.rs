@@ -68,6 +68,24 @@ impl<M> CandleLearner<M> {
 }
 
 impl<M: CandleLoss> CandleLearner<M> {
+    /// Logits `[b t, vocab]` for `ids` `[b, t]`, text by text where windows hold several.
+    fn logits(&self, batch: &Batch, ids: &Tensor) -> Result<Tensor, TrainError> {
+        let mut parts = Vec::new();
+        if (0..batch.b).all(|i| batch.texts(i).len() == 1) {
+            parts.push(self.model.logits(&ids.contiguous()?)?.flatten(0, 1)?);
+        } else {
+            for i in 0..batch.b {
+                let mut begin = 0;
+                for len in batch.texts(i) {
+                    let text = ids.narrow(0, i, 1)?.narrow(1, begin, len)?.contiguous()?;
+                    parts.push(self.model.logits(&text)?.squeeze(0)?);
+                    begin += len;
+                }
+            }
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
     fn mean_loss(&mut self, params: &Params, batch: &Batch) -> Result<Tensor, TrainError> {
         for (name, var) in &self.vars {
             let e = params.entry(name)?;
@@ -77,10 +95,9 @@ impl<M: CandleLoss> CandleLearner<M> {
         let (b, t) = (batch.b, batch.t);
         let ids = Tensor::from_slice(&batch.ids, (b, t + 1), &self.device)?;
         let targets = ids.narrow(1, 1, t)?.flatten_all()?.unsqueeze(1)?;
-        let logits = self.model.logits(&ids.narrow(1, 0, t)?.contiguous()?)?;
-        let vocab = logits.dim(D::Minus1)?;
-        batch.check(vocab)?;
-        let log_p = candle_nn::ops::log_softmax(&logits.reshape((b * t, vocab))?, D::Minus1)?;
+        let logits = self.logits(batch, &ids.narrow(1, 0, t)?)?;
+        batch.check(logits.dim(1)?)?;
+        let log_p = candle_nn::ops::log_softmax(&logits, D::Minus1)?;
         let of_targets = log_p.gather(&targets, 1)?;
         let counts: Vec<f32> =
             (0..b).flat_map(|i| batch.targets(i)).map(|t| f32::from(u8::from(t.is_some()))).collect();

@@ -26,6 +26,9 @@ pub struct TrainConfig {
     /// Whether the data are examples, a prompt and its completion each: windows then hold whole examples only, and
     /// prompts are read, but not learned.
     pub examples: bool,
+    /// The token that ends a document of the data: what follows it in a window is a text of its own, which sees nothing
+    /// of what was before, and whose first token is not learned. `None` for windows that are one text each.
+    pub document_end: Option<u32>,
     /// Seed of initialisation and data order.
     pub seed: u64,
     /// Deviation of the initial matrices.
@@ -71,6 +74,7 @@ impl Default for TrainConfig {
             context: 256,
             context_start: 0,
             examples: false,
+            document_end: None,
             seed: 1,
             init_std: 0.02,
             clip: 1.0,

@@ -50,6 +50,8 @@ pub struct TokenFile {
     len: u64,
     /// Whether windows have an additional token before the first prediction.
     records: bool,
+    /// The token after which a text of its own begins.
+    document_end: Option<u32>,
 }
 
 impl TokenFile {
@@ -64,7 +66,7 @@ impl TokenFile {
             let problem = format!("{bytes} bytes are not a whole number of {unit}-byte ids");
             return Err(TrainError::File { path: path.to_path_buf(), problem });
         }
-        Ok(Self { path: path.to_path_buf(), file, width, len: bytes / unit, records: false })
+        Ok(Self { path: path.to_path_buf(), file, width, len: bytes / unit, records: false, document_end: None })
     }
 
     /// Tokens.
@@ -116,23 +118,63 @@ impl TokenFile {
         Ok(file)
     }
 
-    /// Rejects data without a token to learn in windows of `t` predictions: all are given, or each begins a window.
-    pub(super) fn teaches(&mut self, t: usize) -> Result<(), TrainError> {
+    /// Documents end with this token: in windows, what follows it is a text of its own ([`Batch::apart`]).
+    pub fn set_document_end(&mut self, end: Option<u32>) {
+        self.document_end = end;
+    }
+
+    /// Whether a document ends within the file with the token `end`, before the last token.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn has_document_end(&mut self, end: u32) -> Result<bool, TrainError> {
+        let last = self.len.saturating_sub(1);
+        self.find(|i, id| id == end && i < last)
+    }
+
+    /// Whether a token with its place is as asked; the file is read in pieces.
+    fn find(&mut self, mut asked: impl FnMut(u64, u32) -> bool) -> Result<bool, TrainError> {
         const PIECE: usize = 1 << 16;
-        let record = self.stride(t);
         let mut at = 0;
         let mut ids = Vec::new();
         while at < self.len {
             ids.clear();
             let n = PIECE.min((self.len - at).try_into().unwrap_or(PIECE));
             self.read(at, n, &mut ids)?;
-            let learned = |i: u64| !self.records || !i.is_multiple_of(record);
-            if ids.iter().zip(at..).any(|(id, i)| id & GIVEN == 0 && learned(i)) {
-                return Ok(());
+            if ids.iter().zip(at..).any(|(id, i)| asked(i, *id)) {
+                return Ok(true);
             }
             at += n as u64;
         }
-        Err(TrainError::NothingToLearn { path: self.path.clone(), problem: "every token in it is given" })
+        Ok(false)
+    }
+
+    /// Rejects data without a token to learn in windows of `t` predictions: all are given, or each begins a window or a
+    /// document.
+    pub(super) fn teaches(&mut self, t: usize) -> Result<(), TrainError> {
+        let (record, records, end) = (self.stride(t), self.records, self.document_end);
+        let mut before = None;
+        let learned = |i: u64, id: u32| {
+            let begins = i == 0 || (records && i.is_multiple_of(record)) || (end.is_some() && before == end);
+            before = Some(id);
+            id & GIVEN == 0 && !begins
+        };
+        match self.find(learned)? {
+            true => Ok(()),
+            false => {
+                let problem = "every token in it is given, or the first one of a document";
+                Err(TrainError::NothingToLearn { path: self.path.clone(), problem })
+            }
+        }
+    }
+
+    /// A batch of `b` windows of `t` predictions.
+    pub(super) fn batch(&self, ids: Vec<u32>, b: usize, t: usize) -> Result<Batch, TrainError> {
+        let batch = Batch::new(ids, b, t)?;
+        Ok(match self.document_end {
+            Some(end) => batch.apart(end),
+            None => batch,
+        })
     }
 
     /// The distance between the beginnings of consecutive windows of `t` predictions.
@@ -208,6 +250,6 @@ impl Sampler {
             self.file.read(offset + window * stride, self.t + 1, &mut ids)?;
             self.position += 1;
         }
-        Batch::new(ids, b, self.t)
+        self.file.batch(ids, b, self.t)
     }
 }

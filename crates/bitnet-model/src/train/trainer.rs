@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{
-    AdamW, Batch, Checkpoint, Event, Finish, Learner, Muon, OptimizerKind, Params, Progress, Sampler, TokenFile,
-    TrainConfig, TrainError, gradient_norm, monitor,
+    AdamW, Checkpoint, Event, Finish, Learner, Muon, OptimizerKind, Params, Progress, Sampler, TokenFile, TrainConfig,
+    TrainError, gradient_norm, monitor,
 };
 use crate::ModelConfig;
 
@@ -28,7 +28,7 @@ impl Validation {
 
     /// Mean cross entropy in nats per token of at most `windows` windows of `t` tokens from the beginning, `b` at a
     /// time: window `i` predicts tokens `i t + 1 ..= (i + 1) t`, or those of record `i` of examples, and nothing is
-    /// carried between windows.
+    /// carried between windows, nor between documents where the file knows their ends.
     ///
     /// # Errors
     /// Errors of the file and of the learner.
@@ -47,7 +47,7 @@ impl Validation {
             for w in at..at + n {
                 self.file.read(w * self.file.stride(t), t + 1, &mut ids)?;
             }
-            let batch = Batch::new(ids, n as usize, t)?;
+            let batch = self.file.batch(ids, n as usize, t)?;
             nats += learner.loss(params, &batch)? * batch.predictions() as f64;
             predictions += batch.predictions() as f64;
             at += n;
@@ -117,6 +117,11 @@ impl<L: Learner> Trainer<L> {
         if let Some(limit) = model.context_limit().filter(|limit| more > *limit) {
             return Err(crate::ModelError::ContextFull { limit, used: 0, more }.into());
         }
+        let apart = |mut file: TokenFile| {
+            file.set_document_end(config.document_end);
+            file
+        };
+        let [train, validation] = [train.map(apart), validation.map(apart)];
         let Some(train) = train else {
             return Err(TrainError::Option { option: "data", value: "absent".into(), must: "a file of tokens" });
         };

@@ -32,6 +32,7 @@ pub(crate) use rows::slide;
 pub use rows::{ConvRows, Rows};
 use state::HeadState;
 pub use state::TttState;
+pub(crate) use train::rows_of;
 pub use train::{InputGradients, Tape, Workspace};
 
 /// A layer without its projections, ready to read tokens.

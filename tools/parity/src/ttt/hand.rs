@@ -32,11 +32,11 @@ impl Reference {
         let x_rows = floats(&x)?;
         let inputs = Inputs::side_by_side(c, &x_rows, &projected);
         let (mut out, mut tape, mut work) = (vec![0.0; tokens * w], Tape::default(), Workspace::new(c));
-        rows.forward_taped(&inputs, tokens, &mut out, &mut tape, &mut work);
+        rows.forward_taped(&inputs, &[tokens], &mut out, &mut tape, &mut work);
         let (mut dx, mut dprojected) = (vec![0.0; tokens * hidden], vec![0.0; projected.len()]);
         let mut own = vec![0.0; numbers(&parameters)];
         let mut to = InputGradients { x: &mut dx, projected: &mut dprojected };
-        rows.backward(&inputs, tokens, &dout, &mut tape, &mut to, &mut own, &mut work);
+        rows.backward(&inputs, &[tokens], &dout, &mut tape, &mut to, &mut own, &mut work);
 
         let mut named: Vec<(String, Vec<f32>)> = Vec::new();
         let dprojected = Tensor::from_vec(dprojected, (tokens, products.len() * w), &Device::Cpu)?;

@@ -244,6 +244,10 @@ pub(super) struct RunArgs {
     /// [default: adamw]
     #[arg(long, value_name = "NAME", value_parser = ["adamw", "muon"])]
     pub(super) optimizer: Option<String>,
+    /// Let the texts of a window see what was before the ends of documents; by default every document is a text of its
+    /// own
+    #[arg(long)]
+    pub(super) across_documents: bool,
     /// With --optimizer muon: peak learning rate of the ternary weights [default: as --lr]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) muon_lr: Option<f64>,
@@ -303,6 +307,9 @@ impl RunArgs {
         set(&mut c.accumulate, self.accumulate);
         set(&mut c.context, self.context);
         set(&mut c.context_start, self.grow_from);
+        if self.across_documents {
+            c.document_end = None;
+        }
         set(
             &mut c.optimizer,
             self.optimizer.as_deref().map(|name| match name {

@@ -200,6 +200,15 @@ pub(super) fn token_files(
     Ok([learned, validated])
 }
 
+/// The token that ends the documents of the data, if there are several: the first one that ends the model's texts.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn document_end(model: &ModelConfig, train: Option<&mut TokenFile>) -> Result<Option<u32>, CliError> {
+    let Some((end, train)) = model.eos_token_ids.first().zip(train) else { return Ok(None) };
+    Ok(train.has_document_end(*end)?.then_some(*end))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -118,13 +118,13 @@ impl Rule {
                 let (rows, c) = (&rows[direction], rows[direction].config());
                 let work = work.ttt.get_or_insert_with(|| Workspace::new(c));
                 let inputs = Inputs::side_by_side(c, text.x, text.projected);
-                rows.forward_taped(&inputs, text.words, out, &mut tape.ttt, work);
+                rows.forward_taped(&inputs, &[text.words], out, &mut tape.ttt, work);
             }
             Self::Delta(rules) => {
                 let (rule, c) = (&rules[direction], rules[direction].config());
                 let work = work.delta.get_or_insert_with(|| DeltaWorkspace::new(c));
                 let inputs = DeltaInputs::side_by_side(c, text.x, text.projected);
-                rule.forward_taped(&inputs, text.words, out, &mut tape.delta, work);
+                rule.forward_taped(&inputs, &[text.words], out, &mut tape.delta, work);
             }
         }
     }
@@ -145,13 +145,13 @@ impl Rule {
                 let (rows, c) = (&rows[direction], rows[direction].config());
                 let work = work.ttt.get_or_insert_with(|| Workspace::new(c));
                 let inputs = Inputs::side_by_side(c, text.x, text.projected);
-                rows.backward(&inputs, text.words, dout, &mut tape.ttt, &mut to, grads, work);
+                rows.backward(&inputs, &[text.words], dout, &mut tape.ttt, &mut to, grads, work);
             }
             Self::Delta(rules) => {
                 let (rule, c) = (&rules[direction], rules[direction].config());
                 let work = work.delta.get_or_insert_with(|| DeltaWorkspace::new(c));
                 let inputs = DeltaInputs::side_by_side(c, text.x, text.projected);
-                rule.backward(&inputs, text.words, dout, &tape.delta, &mut to, grads, work);
+                rule.backward(&inputs, &[text.words], dout, &tape.delta, &mut to, grads, work);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ternary_kernels::ops::{GemmScratch, Strided};
 
-use super::forward::{Codes, Worker, activate, rotate, sized};
+use super::forward::{Codes, Worker, activate, rotate, rows_of, sized};
 use super::weights::Linear;
 use super::{Shared, head_norms};
 use crate::config::{Activation, ActivationBits};
@@ -86,12 +86,12 @@ fn product_backward(
 
 impl Worker {
     /// Adds the gradient of everything below the head, for the gradient of the final norm's result in `dx`.
-    pub(super) fn backward(&mut self, s: &Shared<'_>, windows: &[&[u32]], t: usize) {
+    pub(super) fn backward(&mut self, s: &Shared<'_>, ids: &[u32], texts: &[usize]) {
         let c = s.config;
         let (hidden, ffn) = (c.hidden_size, c.intermediate_size);
         let heads = s.heads();
         let Self { tape, grads, h, dh, inner, dx, dx2, wide, gemm, attention, ttt, delta, .. } = self;
-        let n = windows.len() * t;
+        let n = ids.len();
         let final_norm = Some(s.places.final_norm.clone());
         norm_backward_into(s, h, &final_norm, dx, sized(dh, n * hidden), grads);
         for ((tape, places), w) in tape.iter_mut().zip(&s.places.layers).zip(&s.prepared.layers).rev() {
@@ -125,20 +125,19 @@ impl Worker {
             let dqkv = sized(dx, n * stride);
             match (w.ttt.as_ref().zip(places.ttt.as_ref()), w.delta.as_ref().zip(places.delta.as_ref())) {
                 (Some((layer, places)), _) => {
-                    ttt.backward(layer, places, t, [&tape.qkv, datt], dqkv, &mut tape.ttt, grads);
+                    ttt.backward(layer, places, texts, [&tape.qkv, datt], dqkv, &mut tape.ttt, grads);
                 }
                 (None, Some((rule, place))) => {
-                    delta.backward(rule, place, t, [&tape.qkv, datt], dqkv, &tape.delta, grads);
+                    delta.backward(rule, place, texts, [&tape.qkv, datt], dqkv, &tape.delta, grads);
                 }
                 (None, None) => {
-                    let per_window = |i: usize, len: usize| i * t * len..(i + 1) * t * len;
-                    for i in 0..windows.len() {
-                        let (qkv, att) = (&tape.qkv[per_window(i, stride)], &tape.att[per_window(i, width)]);
-                        let lse = &tape.lse[per_window(i, heads.heads)];
-                        let (datt, dqkv) = (&datt[per_window(i, width)], &mut dqkv[per_window(i, stride)]);
-                        attention.backward(s.ops, heads, qkv, att, lse, datt, dqkv);
+                    for rows in rows_of(texts) {
+                        let of = |len: usize| rows.start * len..rows.end * len;
+                        let (qkv, att) = (&tape.qkv[of(stride)], &tape.att[of(width)]);
+                        let (lse, dqkv) = (&tape.lse[of(heads.heads)], &mut dqkv[of(stride)]);
+                        attention.backward(s.ops, heads, qkv, att, lse, &datt[of(width)], dqkv);
                     }
-                    rotate(s, dqkv, t, true);
+                    rotate(s, dqkv, texts, true);
                     if let Some(norms) = &places.head_norms {
                         head_norms::backward(s, norms, &tape.before_head_norms, dqkv, grads);
                     }
@@ -154,11 +153,11 @@ impl Worker {
             }
             norm_backward(s, &tape.h, &places.norms[0], hidden, dx2, dh, grads);
             if let (Some(layer), Some(places)) = (&w.ttt, &places.ttt) {
-                ttt.pre_conv_backward(s, layer, places, t, dh, &tape.ttt, grads);
+                ttt.pre_conv_backward(s, layer, places, texts, dh, &tape.ttt, grads);
             }
         }
         let table = &mut grads[s.places.embedding.clone()];
-        for (id, dh) in windows.iter().flat_map(|w| &w[..t]).zip(dh.chunks_exact(hidden)) {
+        for (id, dh) in ids.iter().zip(dh.chunks_exact(hidden)) {
             s.ops.add_assign(&mut table[*id as usize * hidden..][..hidden], dh);
         }
     }

@@ -26,7 +26,7 @@ pub(super) struct DeltaScratch {
 }
 
 impl DeltaScratch {
-    /// The layer over windows of `t` tokens: `h` is the residual stream before its norm, `projected` the products with
+    /// The layer over texts of these lengths: `h` is the residual stream before its norm, `projected` the products with
     /// its projections.
     #[expect(clippy::too_many_arguments, reason = "operands, result and tape")]
     pub(super) fn forward(
@@ -34,7 +34,7 @@ impl DeltaScratch {
         s: &Shared<'_>,
         rule: &GatedDelta,
         norm: &Option<Range<usize>>,
-        t: usize,
+        texts: &[usize],
         [h, projected]: [&[f32]; 2],
         out: &mut [f32],
         tape: &mut DeltaTape,
@@ -51,7 +51,7 @@ impl DeltaScratch {
         }
         let inputs = DeltaInputs::side_by_side(rule.config(), x, projected);
         let work = self.work.get_or_insert_with(|| DeltaWorkspace::new(rule.config()));
-        rule.forward_taped(&inputs, t, out, &mut tape.inner, work);
+        rule.forward_taped(&inputs, texts, out, &mut tape.inner, work);
     }
 
     /// Gradients for `dout` `[n, w]`: written to `dprojected`, added to `grads` at `place`; what the layer's input gets
@@ -61,7 +61,7 @@ impl DeltaScratch {
         &mut self,
         rule: &GatedDelta,
         place: &Range<usize>,
-        t: usize,
+        texts: &[usize],
         [projected, dout]: [&[f32]; 2],
         dprojected: &mut [f32],
         tape: &DeltaTape,
@@ -78,7 +78,7 @@ impl DeltaScratch {
         self.before.clear();
         self.before.extend_from_slice(&grads[decays.clone()]);
         grads[decays.clone()].fill(0.0);
-        rule.backward(&inputs, t, dout, &tape.inner, &mut to, grads, work);
+        rule.backward(&inputs, texts, dout, &tape.inner, &mut to, grads, work);
         for ((d, before), decay) in grads[decays].iter_mut().zip(&self.before).zip(rule.decay()) {
             *d = before + *d * decay;
         }

@@ -27,7 +27,7 @@ pub(super) struct LayerTape {
     pub(super) qkv: Vec<f32>,
     /// Queries and keys before the norms of their heads, `[n, q | k]`, if there are any.
     pub(super) before_head_norms: Vec<f32>,
-    /// Logarithms of the softmax' sums, `[window, heads, t]`.
+    /// Logarithms of the softmax' sums, of each text `[heads, tokens]`.
     pub(super) lse: Vec<f32>,
     /// Output of the mixer, `[n, heads * d]`.
     pub(super) att: Vec<f32>,
@@ -221,27 +221,30 @@ impl Worker {
         self.tape.resize_with(s.config.num_hidden_layers, LayerTape::default);
         zeroed(&mut self.grads, if learn { s.places.len } else { 0 });
         for group in groups {
-            let windows: Vec<&[u32]> = group.clone().map(|w| batch.window(w)).collect();
-            self.forward(s, &windows, batch.t)?;
+            // Predicted from, one after the other.
+            let ids: Vec<u32> = group.clone().flat_map(|w| &batch.window(w)[..batch.t]).copied().collect();
+            let texts: Vec<usize> = group.clone().flat_map(|w| batch.texts(w)).collect();
+            self.forward(s, &ids, &texts)?;
             self.head(s, group.clone(), batch, learn);
             if learn {
-                self.backward(s, &windows, batch.t);
+                self.backward(s, &ids, &texts);
             }
         }
         Ok(())
     }
 
-    fn forward(&mut self, s: &Shared<'_>, windows: &[&[u32]], t: usize) -> Result<(), TrainError> {
+    /// Everything below the head, for the tokens `ids` of texts of these lengths, one after the other.
+    fn forward(&mut self, s: &Shared<'_>, ids: &[u32], texts: &[usize]) -> Result<(), TrainError> {
         let c = s.config;
-        let (hidden, ffn, n) = (c.hidden_size, c.intermediate_size, windows.len() * t);
+        let (hidden, ffn, n) = (c.hidden_size, c.intermediate_size, ids.len());
         let table = s.param(&s.places.embedding);
         self.h.clear();
-        for id in windows.iter().flat_map(|w| &w[..t]) {
+        for id in ids {
             self.h.extend_from_slice(&table[*id as usize * hidden..][..hidden]);
         }
         for ((tape, places), w) in self.tape.iter_mut().zip(&s.places.layers).zip(&s.prepared.layers) {
             if let (Some(layer), Some(places)) = (&w.ttt, &places.ttt) {
-                self.ttt.pre_conv(s, layer, places, t, &mut self.h, &mut tape.ttt);
+                self.ttt.pre_conv(s, layer, places, texts, &mut self.h, &mut tape.ttt);
             }
             tape.h.clone_from(&self.h);
             s.quantize(&self.h, &places.norms[0], &w.groups[0], &mut tape.x[0])?;
@@ -251,20 +254,21 @@ impl Worker {
             let att = sized(&mut tape.att, n * width);
             match (&w.ttt, &w.delta) {
                 (Some(layer), _) => {
-                    self.ttt.forward(s, layer, &places.norms[0], t, [&self.h, qkv], att, &mut tape.ttt);
+                    self.ttt.forward(s, layer, &places.norms[0], texts, [&self.h, qkv], att, &mut tape.ttt);
                 }
                 (None, Some(rule)) => {
-                    self.delta.forward(s, rule, &places.norms[0], t, [&self.h, qkv], att, &mut tape.delta);
+                    self.delta.forward(s, rule, &places.norms[0], texts, [&self.h, qkv], att, &mut tape.delta);
                 }
                 (None, None) => {
                     if let Some(norms) = &places.head_norms {
                         head_norms::forward(s, norms, qkv, &mut tape.before_head_norms);
                     }
-                    rotate(s, qkv, t, false);
+                    rotate(s, qkv, texts, false);
                     let (heads, lse) = (s.heads(), sized(&mut tape.lse, n * s.heads().heads));
-                    let windows = qkv.chunks_exact(t * stride).zip(att.chunks_exact_mut(t * width));
-                    for ((qkv, att), lse) in windows.zip(lse.chunks_exact_mut(t * heads.heads)) {
-                        self.attention.forward(s.ops, heads, qkv, att, lse);
+                    for rows in rows_of(texts) {
+                        let of = |width: usize| rows.start * width..rows.end * width;
+                        let lse = &mut lse[of(heads.heads)];
+                        self.attention.forward(s.ops, heads, &qkv[of(stride)], &mut att[of(width)], lse);
                     }
                 }
             }
@@ -336,15 +340,25 @@ fn spread(rows: &mut [f32], at: &[usize], width: usize) {
 }
 
 /// Turns queries and keys of `[n, q | k | v]`, or turns them back.
-pub(super) fn rotate(s: &Shared<'_>, qkv: &mut [f32], t: usize, back: bool) {
+pub(super) fn rotate(s: &Shared<'_>, qkv: &mut [f32], texts: &[usize], back: bool) {
     let heads = s.heads();
     let (rotated, half) = ((heads.heads + heads.kv_heads) * heads.d, heads.d / 2);
-    for (i, row) in qkv.chunks_exact_mut(heads.stride()).enumerate() {
-        let sin = if back { &s.minus_sin[i % t * half..][..half] } else { s.rope.sin(i % t) };
+    let positions = texts.iter().flat_map(|len| 0..*len);
+    for (i, row) in positions.zip(qkv.chunks_exact_mut(heads.stride())) {
+        let sin = if back { &s.minus_sin[i * half..][..half] } else { s.rope.sin(i) };
         for head in row[..rotated].chunks_exact_mut(heads.d) {
-            s.ops.rope_half(head, s.rope.cos(i % t), sin);
+            s.ops.rope_half(head, s.rope.cos(i), sin);
         }
     }
+}
+
+/// The rows of texts of these lengths, one after the other.
+pub(super) fn rows_of(texts: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    let mut end = 0;
+    texts.iter().map(move |len| {
+        end += len;
+        end - len..end
+    })
 }
 
 /// `inner = act(gate) * up`.

@@ -6,7 +6,7 @@ use ttt_layer::{InputGradients, Inputs, Kind, Rows, Tape, TttConfig, Workspace};
 
 use super::Shared;
 use super::backward::norm_backward;
-use super::forward::{sized, zeroed};
+use super::forward::{rows_of, sized, zeroed};
 use super::weights::{TttLayer, TttPlaces};
 
 /// Values of one layer's forward pass that the backward pass needs.
@@ -46,7 +46,7 @@ impl TttScratch {
         s: &Shared<'_>,
         layer: &TttLayer,
         places: &TttPlaces,
-        t: usize,
+        texts: &[usize],
         h: &mut [f32],
         tape: &mut TttTape,
     ) {
@@ -57,11 +57,11 @@ impl TttScratch {
         let normed = sized(&mut self.normed, h.len());
         rms_norm(s, norm, h, normed);
         let out = sized(&mut self.conv, h.len());
-        conv.forward_windows(s.ops, Rows::new(normed, hidden), t, out);
+        conv.forward_texts(s.ops, Rows::new(normed, hidden), texts, out);
         s.ops.add_assign(h, out);
     }
 
-    /// The layer over windows of `t` tokens: `h` is the residual stream before its norm, `projected` the products with
+    /// The layer over texts of these lengths: `h` is the residual stream before its norm, `projected` the products with
     /// its projections.
     #[expect(clippy::too_many_arguments, reason = "operands, result and tape")]
     pub(super) fn forward(
@@ -69,7 +69,7 @@ impl TttScratch {
         s: &Shared<'_>,
         layer: &TttLayer,
         norm: &Option<Range<usize>>,
-        t: usize,
+        texts: &[usize],
         [h, projected]: [&[f32]; 2],
         out: &mut [f32],
         tape: &mut TttTape,
@@ -81,7 +81,7 @@ impl TttScratch {
         }
         let c = layer.rows.config();
         let inputs = Inputs::side_by_side(c, x, projected);
-        layer.rows.forward_taped(&inputs, t, out, &mut tape.inner, workspace(&mut self.work, c));
+        layer.rows.forward_taped(&inputs, texts, out, &mut tape.inner, workspace(&mut self.work, c));
     }
 
     /// Gradients for `dout` `[n, w]`: written to `dprojected`, added to `grads`; the part of the layer's input is
@@ -91,7 +91,7 @@ impl TttScratch {
         &mut self,
         layer: &TttLayer,
         places: &TttPlaces,
-        t: usize,
+        texts: &[usize],
         [projected, dout]: [&[f32]; 2],
         dprojected: &mut [f32],
         tape: &mut TttTape,
@@ -102,7 +102,7 @@ impl TttScratch {
         let mut to = InputGradients { x: zeroed(&mut self.d_input, tape.x.len()), projected: dprojected };
         let grads = &mut grads[places.layer.clone()];
         let work = workspace(&mut self.work, c);
-        layer.rows.backward(&inputs, t, dout, &mut tape.inner, &mut to, grads, work);
+        layer.rows.backward(&inputs, texts, dout, &mut tape.inner, &mut to, grads, work);
     }
 
     pub(super) fn d_input(&self) -> &[f32] {
@@ -116,7 +116,7 @@ impl TttScratch {
         s: &Shared<'_>,
         layer: &TttLayer,
         places: &TttPlaces,
-        t: usize,
+        texts: &[usize],
         dh: &mut [f32],
         tape: &TttTape,
         grads: &mut [f32],
@@ -126,12 +126,12 @@ impl TttScratch {
         let normed = sized(&mut self.normed, dh.len());
         rms_norm(s, norm, &tape.before, normed);
         let d = zeroed(&mut self.conv, dh.len());
-        let windows =
-            normed.chunks_exact(t * hidden).zip(dh.chunks_exact(t * hidden)).zip(d.chunks_exact_mut(t * hidden));
-        for ((x, dy), dx) in windows {
+        for rows in rows_of(texts) {
+            let at = rows.start * hidden..rows.end * hidden;
+            let (x, dy, dx) = (Rows::new(&normed[at.clone()], hidden), &dh[at.clone()], &mut d[at]);
             let (low, high) = grads.split_at_mut(bias.start);
             let to = [&mut low[weight.clone()], &mut high[..bias.len()]];
-            conv.backward(s.ops, Rows::new(x, hidden), dy, dx, hidden, to, &mut self.taps);
+            conv.backward(s.ops, x, dy, dx, hidden, to, &mut self.taps);
         }
         norm_backward(s, &tape.before, &Some(norm.clone()), hidden, d, dh, grads);
     }

@@ -121,7 +121,7 @@ impl GatedDelta {
         }
     }
 
-    /// The recurrence of the value heads of `head` over a window, from the last token to the first.
+    /// The recurrence of the value heads of `head` over a text, from the last token to the first.
     pub(super) fn head_backward(
         &self,
         head: usize,

@@ -20,6 +20,7 @@ use std::ops::Range;
 use ternary_kernels::ops::{DeltaToken, GemmScratch};
 
 use super::{DeltaConfig, DeltaInputs, GatedDelta};
+use crate::rowwise::rows_of;
 use crate::{InputGradients, Rows};
 use back::Step;
 
@@ -34,7 +35,7 @@ pub struct DeltaTape {
     /// Decays and rates, `[g h, n]`.
     decays: Vec<f32>,
     rates: Vec<f32>,
-    /// States at the beginning of each chunk, `[windows, h, chunks, g, d, d]`.
+    /// States at the beginning of each chunk: of each text `[h, chunks, g, d, d]`.
     states: Vec<f32>,
     /// Results of the queries before the norm, `[n, g h d]`.
     found: Vec<f32>,
@@ -161,29 +162,28 @@ impl GatedDelta {
         self.ops.scale(to.inverse[1], &mut to.k);
     }
 
-    /// Reads texts of `window` tokens each, every one from a state of zeros on: `out` `[n, g h d]` is what the output
-    /// projection has to be applied to, with the bits of [`GatedDelta::forward`]. The values that
-    /// [`GatedDelta::backward`] needs are kept in `tape`.
+    /// Reads texts of these lengths, one after the other in the rows, every one from a state of zeros on: `out`
+    /// `[n, g h d]` is what the output projection has to be applied to, with the bits of [`GatedDelta::forward`]. The
+    /// values that [`GatedDelta::backward`] needs are kept in `tape`.
     ///
     /// # Panics
-    /// If lengths do not fit, or `n` is not a multiple of `window`.
+    /// If lengths do not fit.
     pub fn forward_taped(
         &self,
         inputs: &DeltaInputs<'_>,
-        window: usize,
+        texts: &[usize],
         out: &mut [f32],
         tape: &mut DeltaTape,
         work: &mut DeltaWorkspace,
     ) {
         let (c, ops, d, g) = (&self.config, self.ops, self.config.head_dim, self.config.group());
         let (n, width, channels) = (inputs.qkv.n(), c.value_width(), c.channels());
-        assert!(window > 0 && n.is_multiple_of(window), "{n} tokens in windows of {window}");
         assert!(
             inputs.x.len() == n * c.hidden_size && inputs.z.n() == n && out.len() == n * width,
             "inputs or outputs of other sizes"
         );
         tape.convolved.resize(n * channels, 0.0);
-        self.conv.forward_windows(ops, inputs.qkv, window, &mut tape.convolved);
+        self.conv.forward_texts(ops, inputs.qkv, texts, &mut tape.convolved);
         tape.decays.resize(c.value_heads * n, 0.0);
         tape.rates.resize(c.value_heads * n, 0.0);
         work.exp.resize(2 * n, 0.0);
@@ -191,17 +191,16 @@ impl GatedDelta {
             self.gate(j, inputs.x, decay, rate, &mut work.exp);
         }
         tape.found.resize(n * width, 0.0);
-        let chunks = window.div_ceil(CHUNK);
-        tape.states.resize(n / window * c.key_heads * chunks * g * d * d, 0.0);
+        let chunks: usize = texts.iter().map(|len| len.div_ceil(CHUNK)).sum();
+        tape.states.resize(c.key_heads * chunks * g * d * d, 0.0);
         let mut slots = tape.states.chunks_exact_mut(g * d * d);
-        for start in (0..n).step_by(window) {
+        for rows in rows_of(texts, n) {
             for head in 0..c.key_heads {
                 work.state.fill(0.0);
-                for t in 0..window {
-                    if let Some(slot) = t.is_multiple_of(CHUNK).then(|| slots.next()).flatten() {
+                for at in rows.clone() {
+                    if let Some(slot) = (at - rows.start).is_multiple_of(CHUNK).then(|| slots.next()).flatten() {
                         slot.copy_from_slice(&work.state);
                     }
-                    let at = start + t;
                     self.view(head, &tape.convolved[at * channels..][..channels], &mut work.views);
                     for (i, a) in work.state.chunks_exact_mut(d * d).enumerate() {
                         let j = head * g + i;
@@ -231,12 +230,12 @@ impl GatedDelta {
     /// [`DeltaParameters::from_flat`](super::DeltaParameters::from_flat).
     ///
     /// # Panics
-    /// If lengths do not fit, or inputs, window and tape are not those of the forward pass.
+    /// If lengths do not fit, or inputs, texts and tape are not those of the forward pass.
     #[expect(clippy::too_many_arguments, reason = "what the forward pass took, and where gradients go")]
     pub fn backward(
         &self,
         inputs: &DeltaInputs<'_>,
-        window: usize,
+        texts: &[usize],
         dout: &[f32],
         tape: &DeltaTape,
         to: &mut InputGradients<'_>,
@@ -259,14 +258,13 @@ impl GatedDelta {
         work.d_convolved.resize(n * channels, 0.0);
         work.d_decays.resize(c.value_heads * n, 0.0);
         work.d_rates.resize(c.value_heads * n, 0.0);
-        let per_head = window.div_ceil(CHUNK) * c.group() * c.head_dim * c.head_dim;
-        let mut slots = tape.states.chunks_exact(per_head);
-        for start in (0..n).step_by(window) {
+        let mut slots = &tape.states[..];
+        for rows in rows_of(texts, n) {
+            let per_head = rows.len().div_ceil(CHUNK) * c.group() * c.head_dim * c.head_dim;
             for head in 0..c.key_heads {
-                let Some(states) = slots.next() else { return };
-                self.head_backward(head, start..start + window, tape, states, work);
+                let Some(states) = slots.split_off(..per_head) else { return };
+                self.head_backward(head, rows.clone(), tape, states, work);
             }
-            let rows = start..start + window;
             let projected = &mut to.projected[rows.start * stride..rows.end * stride];
             projected.chunks_exact_mut(stride).for_each(|row| row[..channels].fill(0.0));
             let dy = &work.d_convolved[rows.start * channels..rows.end * channels];

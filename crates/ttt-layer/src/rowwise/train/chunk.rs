@@ -17,7 +17,7 @@ use crate::config::{Kind, TttConfig};
 /// Tape of a mini-batch of `r` tokens; `m` is `d`, for TTT-MLP `4 d`.
 pub(super) struct ChunkTape<'a> {
     /// Inner weights at its beginning, in the order of a state.
-    pub(super) weights: &'a mut [f32],
+    pub(super) weights: &'a [f32],
     /// Queries and keys, rotated, and values less keys, `[r, d]`.
     pub(super) q: &'a mut [f32],
     pub(super) k: &'a mut [f32],
@@ -44,18 +44,38 @@ fn weight_floats(c: &TttConfig) -> usize {
 }
 
 impl<'a> ChunkTape<'a> {
-    /// Floats of a whole mini-batch.
-    pub(super) fn size(c: &TttConfig) -> usize {
-        let (d, b, [m1, m2]) = (c.head_dim, c.mini_batch_size, columns(c));
-        weight_floats(c) + 3 * b * d + b + 3 * b * m1 + 2 * b * m2
+    /// Floats of `r` tokens, without the weights.
+    pub(super) fn size(c: &TttConfig, r: usize) -> usize {
+        let (d, [m1, m2]) = (c.head_dim, columns(c));
+        r * (3 * d + 1 + 3 * m1 + 2 * m2)
     }
 
-    pub(super) fn new(c: &TttConfig, data: &'a mut [f32], r: usize) -> Self {
+    /// Floats of a text of `len` tokens in a head: its mini-batches, all but the first with their weights, since a text
+    /// begins with the first inner weights.
+    pub(super) fn text_size(c: &TttConfig, len: usize) -> usize {
+        let further = len.div_ceil(c.mini_batch_size).saturating_sub(1);
+        Self::size(c, len) + further * weight_floats(c)
+    }
+
+    /// Mini-batch `i` of a text in a head, `r` tokens, in the data of that text; `first` are the first inner weights.
+    pub(super) fn of_text(c: &TttConfig, first: &'a [f32], data: &'a mut [f32], i: usize, r: usize) -> Self {
+        let before = Self::size(c, i * c.mini_batch_size) + i.saturating_sub(1) * weight_floats(c);
+        let data = &mut data[before..];
+        match i {
+            0 => Self::new(c, first, data, r),
+            _ => {
+                let (weights, data) = data.split_at_mut(weight_floats(c));
+                Self::new(c, weights, data, r)
+            }
+        }
+    }
+
+    pub(super) fn new(c: &TttConfig, weights: &'a [f32], data: &'a mut [f32], r: usize) -> Self {
         let (d, [m1, m2]) = (c.head_dim, columns(c));
         let mut rest = data;
         let mut take = |n: usize| rest.split_off_mut(..n).unwrap_or_default();
         Self {
-            weights: take(weight_floats(c)),
+            weights,
             q: take(r * d),
             k: take(r * d),
             target: take(r * d),

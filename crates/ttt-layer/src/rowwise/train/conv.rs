@@ -2,20 +2,23 @@
 
 use ternary_kernels::Ops;
 
+use super::rows_of;
 use crate::rowwise::{ConvRows, Rows};
 
 impl ConvRows {
-    /// The convolution of texts of `window` tokens, each with zeros before its first: `out` `[n, C]` for `x` `[n, C]`.
+    /// The convolution of texts of these lengths, one after the other, each with zeros before its first token: `out`
+    /// `[n, C]` for `x` `[n, C]`.
     ///
     /// # Panics
     /// If the lengths do not fit.
-    pub fn forward_windows(&self, ops: Ops, x: Rows<'_>, window: usize, out: &mut [f32]) {
+    pub fn forward_texts(&self, ops: Ops, x: Rows<'_>, texts: &[usize], out: &mut [f32]) {
         let channels = self.bias.len();
-        assert!(window > 0 && x.n().is_multiple_of(window) && x.cols() == channels && out.len() == x.n() * channels);
+        assert!(x.cols() == channels && out.len() == x.n() * channels, "a convolution of {} rows", x.n());
         let mut before = vec![0.0; self.window_len()];
-        for (i, out) in out.chunks_exact_mut(window * channels).enumerate() {
+        for rows in rows_of(texts, x.n()) {
             before.fill(0.0);
-            self.forward(ops, &mut before, x.part(i * window..(i + 1) * window, 0..channels), out);
+            let out = &mut out[rows.start * channels..rows.end * channels];
+            self.forward(ops, &mut before, x.part(rows, 0..channels), out);
         }
     }
 

@@ -11,6 +11,8 @@ mod chunk;
 mod conv;
 mod layout;
 
+use std::ops::Range;
+
 use ternary_kernels::ops::{LayerNorm, NormGradients};
 
 use super::state::HeadState;
@@ -23,7 +25,7 @@ use layout::Places;
 /// Tape: values of one layer's forward pass that the backward pass needs.
 #[derive(Clone, Debug, Default)]
 pub struct Tape {
-    /// One [`ChunkTape`] per window, head and mini-batch.
+    /// One [`ChunkTape`] per text, head and mini-batch.
     chunks: Vec<f32>,
     /// The inner loop's outputs before the norm, `[n, w]`.
     inner: Vec<f32>,
@@ -39,9 +41,9 @@ pub struct Workspace {
     d_inner: Vec<f32>,
     /// One row of the norm after the inner loop, `[w]`.
     row: Vec<f32>,
-    /// Gradients of queries and keys of a window before the convolutions, `[T, w]` each.
+    /// Gradients of queries and keys of a text before the convolutions, `[T, w]` each.
     d_views: [Vec<f32>; 2],
-    /// Gradients of the learning rates of a window, `[T]`.
+    /// Gradients of the learning rates of a text, `[T]`.
     d_lr: Vec<f32>,
     taps: Vec<f32>,
     minus_sin: Vec<f32>,
@@ -106,43 +108,55 @@ pub struct InputGradients<'a> {
     pub projected: &'a mut [f32],
 }
 
-impl RowWise {
-    /// Mini-batches of a window, the last of which may be incomplete.
-    fn chunks(&self, window: usize) -> usize {
-        window.div_ceil(self.config.mini_batch_size)
-    }
+/// The rows of texts of these lengths, which are one after the other in `n` rows.
+///
+/// # Panics
+/// If the lengths do not add up to `n`, or a text is empty.
+pub(crate) fn rows_of(texts: &[usize], n: usize) -> impl Iterator<Item = Range<usize>> {
+    assert!(!texts.contains(&0) && texts.iter().sum::<usize>() == n, "{n} rows of texts of {texts:?} tokens");
+    let mut end = 0;
+    texts.iter().map(move |len| {
+        end += len;
+        end - len..end
+    })
+}
 
-    /// Reads texts of `window` tokens each, every one from the first inner weights on: `out` `[n, w]` is the input of
-    /// the output projection, with the bits of [`RowWise::forward`]. `tape` keeps what [`RowWise::backward`] needs.
+impl RowWise {
+    /// Reads texts of these lengths, one after the other in the rows, every one from the first inner weights on: `out`
+    /// `[n, w]` is the input of the output projection, with the bits of [`RowWise::forward`]. `tape` keeps what
+    /// [`RowWise::backward`] needs.
     ///
     /// # Panics
-    /// If lengths do not fit, or `n` is not a multiple of `window`.
+    /// If lengths do not fit.
     pub fn forward_taped(
         &self,
         inputs: &Inputs<'_>,
-        window: usize,
+        texts: &[usize],
         out: &mut [f32],
         tape: &mut Tape,
         work: &mut Workspace,
     ) {
         let (c, d, w, n) = (&self.config, self.config.head_dim, self.config.width(), inputs.q.n());
-        assert!(window > 0 && n.is_multiple_of(window), "{n} tokens in windows of {window}");
         assert!(inputs.x.len() == n * c.hidden_size && out.len() == n * w, "inputs or outputs of other sizes");
-        let (chunks, b, size) = (self.chunks(window), c.mini_batch_size, ChunkTape::size(c));
-        tape.chunks.resize(n / window * c.num_heads * chunks * size, 0.0);
-        let mut slots = tape.chunks.chunks_exact_mut(size);
-        for start in (0..n).step_by(window) {
+        let b = c.mini_batch_size;
+        tape.chunks.resize(self.tape_floats(texts), 0.0);
+        let mut rest = &mut tape.chunks[..];
+        for rows in rows_of(texts, n) {
+            let start = rows.start;
             for head in 0..c.num_heads {
                 let first = &self.first[head * self.first_floats..(head + 1) * self.first_floats];
                 work.state.fill(0.0);
                 work.state[..first.len()].copy_from_slice(first);
                 let loop_ = self.head_of(head);
-                for at in (0..window).step_by(b) {
-                    let r = b.min(window - at);
-                    let Some(slot) = slots.next() else { break };
+                for at in (0..rows.len()).step_by(b) {
+                    let r = b.min(rows.len() - at);
                     let s = &mut work.scratch.head;
-                    let mut slot = ChunkTape::new(c, slot, r);
-                    slot.weights.copy_from_slice(&work.state[..first.len()]);
+                    let kept = if at == 0 { 0 } else { first.len() };
+                    let kept = rest.split_off_mut(..kept).unwrap_or_default();
+                    kept.copy_from_slice(&work.state[..kept.len()]);
+                    let weights: &[f32] = if at == 0 { first } else { kept };
+                    let slot = rest.split_off_mut(..ChunkTape::size(c, r)).unwrap_or_default();
+                    let mut slot = ChunkTape::new(c, weights, slot, r);
                     let mut state = HeadState::new(c, &mut work.state);
                     self.views(head, &mut state, inputs, start + at, 0, r, s);
                     slot.keep_views(s);
@@ -166,12 +180,12 @@ impl RowWise {
     /// of the inputs, and adds those of the parameters to `grads`, in the order of [`crate::TttParameters::from_flat`].
     ///
     /// # Panics
-    /// If lengths do not fit, or inputs, window and tape are not those of the forward pass.
+    /// If lengths do not fit, or inputs, texts and tape are not those of the forward pass.
     #[expect(clippy::too_many_arguments, reason = "what the forward pass took, and where gradients go")]
     pub fn backward(
         &self,
         inputs: &Inputs<'_>,
-        window: usize,
+        texts: &[usize],
         dout: &[f32],
         tape: &mut Tape,
         to: &mut InputGradients<'_>,
@@ -188,13 +202,19 @@ impl RowWise {
                 && grads.len() == places.len,
             "gradients of {n} tokens: other sizes"
         );
-        let per_window = c.num_heads * self.chunks(window) * ChunkTape::size(c);
-        assert_eq!(tape.chunks.len(), n / window * per_window, "the tape of another forward pass");
+        assert_eq!(tape.chunks.len(), self.tape_floats(texts), "the tape of another forward pass");
         self.finish_backward(inputs, dout, &tape.inner, to.projected, columns, &places, grads, work);
-        for (i, slots) in tape.chunks.chunks_exact_mut(per_window).enumerate() {
-            let rows = i * window..(i + 1) * window;
-            self.window_backward(inputs, rows, slots, to, columns, &places, grads, work);
+        let mut rest = &mut tape.chunks[..];
+        for rows in rows_of(texts, n) {
+            let len = c.num_heads * ChunkTape::text_size(c, rows.len());
+            let slots = rest.split_off_mut(..len).unwrap_or_default();
+            self.text_backward(inputs, rows, slots, to, columns, &places, grads, work);
         }
+    }
+
+    /// Floats of the tape of texts of these lengths.
+    fn tape_floats(&self, texts: &[usize]) -> usize {
+        texts.iter().map(|len| self.config.num_heads * ChunkTape::text_size(&self.config, *len)).sum()
     }
 
     /// Norm and gate: leaves the gradient of the inner loop's outputs in the workspace.
@@ -235,10 +255,10 @@ impl RowWise {
     }
 
     #[expect(clippy::too_many_arguments, reason = "parts of the call above")]
-    fn window_backward(
+    fn text_backward(
         &self,
         inputs: &Inputs<'_>,
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         slots: &mut [f32],
         to: &mut InputGradients<'_>,
         columns: Columns,
@@ -247,24 +267,24 @@ impl RowWise {
         work: &mut Workspace,
     ) {
         let (c, ops, d, w) = (&self.config, self.ops, self.config.head_dim, self.config.width());
-        let (window, b) = (rows.len(), c.mini_batch_size);
-        let size = ChunkTape::size(c);
+        let (len, b) = (rows.len(), c.mini_batch_size);
         let stride = columns.stride;
         let projected = &mut to.projected[rows.start * stride..rows.end * stride];
         let d_inner = &work.d_inner[rows.start * w..rows.end * w];
         for d in &mut work.d_views {
-            d.resize(window * w, 0.0);
+            d.resize(len * w, 0.0);
         }
-        work.d_lr.resize(window, 0.0);
-        for (head, slots) in slots.chunks_exact_mut(size * self.chunks(window)).enumerate() {
+        work.d_lr.resize(len, 0.0);
+        for (head, slots) in slots.chunks_exact_mut(ChunkTape::text_size(c, len)).enumerate() {
+            let first = &self.first[head * self.first_floats..(head + 1) * self.first_floats];
             let columns_of = head * d..(head + 1) * d;
             let loop_ = self.head_of(head);
             let buffers = &mut work.buffers;
             buffers.begin();
-            for (i, slot) in slots.chunks_exact_mut(size).enumerate().rev() {
+            for i in (0..len.div_ceil(b)).rev() {
                 let at = i * b;
-                let r = b.min(window - at);
-                let slot = ChunkTape::new(c, slot, r);
+                let r = b.min(len - at);
+                let slot = ChunkTape::of_text(c, first, slots, i, r);
                 buffers.load_outputs(d_inner, at, w, &columns_of, r);
                 loop_.backward(&slot, buffers);
                 for i in 0..r {
@@ -341,7 +361,7 @@ impl RowWise {
 }
 
 /// Two disjoint parts of a buffer, the first before the second.
-fn two<'a>(x: &'a mut [f32], first: &std::ops::Range<usize>, second: &std::ops::Range<usize>) -> [&'a mut [f32]; 2] {
+fn two<'a>(x: &'a mut [f32], first: &Range<usize>, second: &Range<usize>) -> [&'a mut [f32]; 2] {
     let (low, high) = x.split_at_mut(second.start);
     [&mut low[first.clone()], &mut high[..second.len()]]
 }

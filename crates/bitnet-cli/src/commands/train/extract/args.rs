@@ -157,6 +157,7 @@ pub(super) fn foreign(args: &TrainArgs) -> Option<&'static str> {
         ("--base-lr", s.base_lr.is_some()),
         ("--accumulate", r.accumulate.is_some()),
         ("--grow-from", r.grow_from.is_some()),
+        ("--across-documents", r.across_documents),
         ("--optimizer", r.optimizer.is_some()),
         ("--muon-lr", r.muon_lr.is_some()),
         ("--schedule", r.schedule.is_some()),
