@@ -2,93 +2,11 @@
 
 use std::ops::Range;
 
-use ternary_kernels::Ops;
-use ternary_kernels::ops::{DeltaToken, Strided};
+use ternary_kernels::ops::Strided;
 
 use super::super::softplus;
-use super::{CHUNK, DeltaInputs, DeltaTape, DeltaWorkspace, GatedDelta, Gradients, Views};
-
-/// Buffers of one token in the backward pass.
-#[derive(Clone, Debug)]
-pub(super) struct Step {
-    /// Gradients of query, key and values.
-    dq: Vec<f32>,
-    dk: Vec<f32>,
-    dv: Vec<f32>,
-    /// `[d]` each.
-    product: Vec<f32>,
-    difference: Vec<f32>,
-    error: Vec<f32>,
-    d_error: Vec<f32>,
-}
-
-/// A token in one value head.
-#[derive(Clone, Copy)]
-struct Token<'a> {
-    q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
-    decay: f32,
-    rate: f32,
-}
-
-impl Step {
-    /// Buffers for `g` value heads of `d` elements a key head.
-    pub(super) fn new(g: usize, d: usize) -> Self {
-        let zeros = |n: usize| vec![0.0; n];
-        Self {
-            dq: zeros(d),
-            dk: zeros(d),
-            dv: zeros(g * d),
-            product: zeros(d),
-            difference: zeros(d),
-            error: zeros(d),
-            d_error: zeros(d),
-        }
-    }
-
-    /// One token in one value head: `before` and `after` are its states `[d, d]`, `d_out` the gradient of what the
-    /// query found, `d_state` that of the state, which becomes that of the state before. Gradients of query and key are
-    /// added, that of the value goes to `dv[at..]`; those of decay and rate are returned.
-    fn back(
-        &mut self,
-        ops: Ops,
-        [before, after]: [&[f32]; 2],
-        t: Token<'_>,
-        d_out: &[f32],
-        d_state: &mut [f32],
-        at: usize,
-    ) -> [f32; 2] {
-        let d = t.k.len();
-        let Self { dq, dk, dv, product, difference, error, d_error } = self;
-        ops.dots(after, d_out, product);
-        ops.add_assign(dq, product);
-        ops.add_product(t.q, d_out, 1, d_state);
-
-        difference.fill(0.0);
-        ops.add_product(t.k, before, d, difference);
-        for ((difference, v), error) in difference.iter_mut().zip(t.v).zip(&mut *error) {
-            *difference = v - t.decay * *difference;
-            *error = t.rate * *difference;
-        }
-        ops.dots(d_state, error, product);
-        ops.add_assign(dk, product);
-        d_error.fill(0.0);
-        ops.add_product(t.k, d_state, d, d_error);
-
-        let d_rate = ops.dot(d_error, difference);
-        ops.scale(t.rate, d_error);
-        dv[at..at + d].copy_from_slice(d_error);
-        ops.scale(-1.0, d_error);
-        ops.dots(before, d_error, product);
-        ops.axpy(t.decay, product, dk);
-        ops.add_product(t.k, d_error, 1, d_state);
-
-        let d_decay = ops.dot(d_state, before);
-        ops.scale(t.decay, d_state);
-        [d_decay, d_rate]
-    }
-}
+use super::chunk::{CHUNK, Chunk, ChunkGradients};
+use super::{DeltaInputs, DeltaTape, DeltaWorkspace, GatedDelta, Gradients};
 
 impl GatedDelta {
     /// Norm and gate of the output.
@@ -121,11 +39,12 @@ impl GatedDelta {
         }
     }
 
-    /// The recurrence of the value heads of `head` over a text, from the last token to the first.
+    /// The recurrence of the value heads of `head` over a text, chunk by chunk from the last to the first; `states` are
+    /// those before all chunks but the first.
     pub(super) fn head_backward(
         &self,
         head: usize,
-        window: Range<usize>,
+        text: Range<usize>,
         tape: &DeltaTape,
         states: &[f32],
         work: &mut DeltaWorkspace,
@@ -133,71 +52,76 @@ impl GatedDelta {
         let (c, ops, d, g) = (&self.config, self.ops, self.config.head_dim, self.config.group());
         let (n, size, channels, width) = (tape.found.len() / c.value_width(), g * d * d, c.channels(), c.value_width());
         work.d_state.fill(0.0);
-        for (chunk, first) in states.chunks_exact(size).enumerate().rev() {
-            let start = window.start + chunk * CHUNK;
-            let tokens = CHUNK.min(window.end - start);
-            work.states[..size].copy_from_slice(first);
-            for t in 0..tokens {
-                let views = &mut work.chunk[t];
-                self.view(head, &tape.convolved[(start + t) * channels..][..channels], views);
-                let (before, after) = work.states[t * size..(t + 2) * size].split_at_mut(size);
-                after.copy_from_slice(before);
-                for (i, a) in after.chunks_exact_mut(d * d).enumerate() {
-                    let at = (head * g + i) * n + start + t;
-                    let (decay, beta) = (tape.decays[at], tape.rates[at]);
-                    let v = &views.v[i * d..(i + 1) * d];
-                    ops.delta_rule(a, DeltaToken { k: &views.k, q: &views.q, v, decay, beta }, &mut work.row[..d]);
+        for chunk in (0..text.len().div_ceil(CHUNK)).rev() {
+            let start = text.start + chunk * CHUNK;
+            let r = CHUNK.min(text.end - start);
+            let (kq, d_kq) = (&mut work.kq[..2 * r * d], &mut work.d_kq[..2 * r * d]);
+            for t in 0..r {
+                let row = &tape.convolved[(start + t) * channels..][..channels];
+                self.view(head, row, &mut work.views);
+                kq[t * d..(t + 1) * d].copy_from_slice(&work.views.k);
+                kq[(r + t) * d..(r + t + 1) * d].copy_from_slice(&work.views.q);
+                work.inverse[t] = work.views.inverse;
+                for (i, v) in work.views.v.chunks_exact(d).enumerate() {
+                    work.values[(i * CHUNK + t) * d..][..d].copy_from_slice(v);
                 }
             }
-            for t in (0..tokens).rev() {
-                let views = &work.chunk[t];
-                work.step.dq.fill(0.0);
-                work.step.dk.fill(0.0);
-                for (i, d_state) in work.d_state.chunks_exact_mut(d * d).enumerate() {
-                    let j = head * g + i;
-                    let at = j * n + start + t;
-                    let token = Token {
-                        q: &views.q,
-                        k: &views.k,
-                        v: &views.v[i * d..(i + 1) * d],
-                        decay: tape.decays[at],
-                        rate: tape.rates[at],
-                    };
-                    let pair = [t, t + 1].map(|t| &work.states[t * size + i * d * d..][..d * d]);
-                    let d_out = &work.d_found[(start + t) * width + j * d..][..d];
-                    let [d_decay, d_rate] = work.step.back(ops, pair, token, d_out, d_state, i * d);
-                    (work.d_decays[at], work.d_rates[at]) = (d_decay, d_rate);
+            d_kq.fill(0.0);
+            for (i, d_state) in work.d_state.chunks_exact_mut(d * d).enumerate() {
+                let j = head * g + i;
+                let at = j * n + start..j * n + start + r;
+                for (t, d_out) in work.chunk.d_outputs(r, d).chunks_exact_mut(d).enumerate() {
+                    d_out.copy_from_slice(&work.d_found[(start + t) * width + j * d..][..d]);
                 }
-                let row = (start + t) * channels..(start + t + 1) * channels;
-                let d_row = &mut work.d_convolved[row.clone()];
-                self.view_backward(head, &tape.convolved[row], views, &mut work.step, d_row, &mut work.row);
+                let tokens = Chunk {
+                    kq,
+                    v: &work.values[i * CHUNK * d..][..r * d],
+                    decays: &tape.decays[at.clone()],
+                    rates: &tape.rates[at.clone()],
+                    first: chunk.checked_sub(1).map(|before| &states[before * size + i * d * d..][..d * d]),
+                };
+                let to = ChunkGradients {
+                    kq: d_kq,
+                    v: &mut work.d_values[i * CHUNK * d..][..r * d],
+                    decays: &mut work.d_decays[at.clone()],
+                    rates: &mut work.d_rates[at],
+                };
+                work.chunk.backward(ops, &tokens, d_state, to);
+            }
+            for t in 0..r {
+                self.view_backward(head, (start + t, t, r), tape, work);
             }
         }
     }
 
-    /// From the gradients of query, key and values to those of the row of the convolution. Of a unit vector
-    /// `y = u s / |u|` it is `du = s / |u| (dy - y (y . dy) / s^2)`.
+    /// From the gradients of query, key and values of token `t` of a chunk of `r` to those of its row `at` of the
+    /// convolution. Of a unit vector `y = u s / |u|` it is `du = s / |u| (dy - y (y . dy) / s^2)`.
     fn view_backward(
         &self,
         head: usize,
-        convolved: &[f32],
-        views: &Views,
-        step: &mut Step,
-        d_convolved: &mut [f32],
-        row: &mut [f32],
+        (at, t, r): (usize, usize, usize),
+        tape: &DeltaTape,
+        work: &mut DeltaWorkspace,
     ) {
-        let ops = self.ops;
+        let (ops, d, channels) = (self.ops, self.config.head_dim, self.config.channels());
         let scale = self.query_scale();
-        for (y, dy, scale, inverse) in
-            [(&views.q, &mut step.dq, scale, views.inverse[0]), (&views.k, &mut step.dk, 1.0, views.inverse[1])]
-        {
+        let [of_q, of_k] = work.inverse[t];
+        for (row, scale, inverse) in [(r + t, scale, of_q), (t, 1.0, of_k)] {
+            let (y, dy) = (&work.kq[row * d..(row + 1) * d], &mut work.d_kq[row * d..(row + 1) * d]);
             ops.axpy(-ops.dot(y, dy) / (scale * scale), y, dy);
             ops.scale(scale * inverse, dy);
         }
-        for (channels, dy) in self.config.head_channels(head).into_iter().zip([&step.dq, &step.dk, &step.dv]) {
-            let len = channels.len();
-            let (x, dx) = (&convolved[channels.clone()], &mut d_convolved[channels]);
-            ops.silu_mul_gradient(x, &self.ones[..len], dy, dx, &mut row[..len]);
+        let x = &tape.convolved[at * channels..(at + 1) * channels];
+        let dx = &mut work.d_convolved[at * channels..(at + 1) * channels];
+        let mut silu_backward = |of: Range<usize>, dy: &[f32]| {
+            let (x, dx) = (&x[of.clone()], &mut dx[of]);
+            ops.silu_mul_gradient(x, &self.ones[..d], dy, dx, &mut work.row[..d]);
+        };
+        let [q, k, v] = self.config.head_channels(head);
+        silu_backward(q, &work.d_kq[(r + t) * d..(r + t + 1) * d]);
+        silu_backward(k, &work.d_kq[t * d..(t + 1) * d]);
+        for i in 0..self.config.group() {
+            silu_backward(v.start + i * d..v.start + (i + 1) * d, &work.d_values[(i * CHUNK + t) * d..][..d]);
         }
     }
 
@@ -227,13 +151,11 @@ impl GatedDelta {
                 *minus = -pre.abs();
             }
             ops.exp(minus, &mut exp[..n]);
-            let decays = tape.decays[at.clone()].iter().zip(&mut work.d_decays[at]);
-            for ((pre, exp), (decay, d)) in pre.iter().zip(&*exp).zip(decays) {
-                // The exponent is `p.decay softplus(pre)`.
-                let d_exponent = *d * decay;
-                grads.decay[j] += d_exponent * softplus(*pre, *exp);
+            for ((pre, exp), d) in pre.iter().zip(&*exp).zip(&mut work.d_decays[at]) {
+                // The logarithm of the decay is `p.decay softplus(pre)`.
+                grads.decay[j] += *d * softplus(*pre, *exp);
                 let sigmoid = if *pre >= 0.0 { 1.0 } else { *exp } / (1.0 + exp);
-                *d = d_exponent * p.decay[j] * sigmoid;
+                *d *= p.decay[j] * sigmoid;
                 grads.decay_bias[j] += *d;
             }
         }

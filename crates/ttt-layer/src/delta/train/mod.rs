@@ -1,19 +1,12 @@
 //! The layer for training on the CPU: texts as a whole, and gradients of everything, without autograd.
 //!
-//! The forward pass is that of inference to the last bit. Of the states one in [`CHUNK`] is kept in a [`DeltaTape`];
-//! the backward pass computes those between them again, chunk by chunk from the last to the first, and carries the
-//! gradient of the state with it. For a token whose state `A` comes from `A' = decay A_before`, with `D` the gradient
-//! of `A` by all that follows:
-//!
-//! ```text
-//! dq = A do;  D <- D + q^T do                        o = q A
-//! dk = D e;   de = k D                               A = A' + k^T e
-//! drate = de . (v - k A');  dv = rate de;  g = -rate de
-//! dk <- dk + A' g;  D <- D + k^T g                   e = rate (v - k A')
-//! ddecay = sum D A_before;  D <- decay D
-//! ```
+//! The forward pass is that of inference to the last bit: token by token, since its two passes over a state in the
+//! first-level cache cost as much as the products of the chunked form. Of the states one in [`CHUNK`] is kept in a
+//! [`DeltaTape`]. The backward pass goes chunk by chunk from the last to the first and carries the gradient of the state
+//! with it; within a chunk it is products of small matrices ([`chunk`]).
 
 mod back;
+mod chunk;
 
 use std::ops::Range;
 
@@ -22,10 +15,7 @@ use ternary_kernels::ops::{DeltaToken, GemmScratch};
 use super::{DeltaConfig, DeltaInputs, GatedDelta};
 use crate::rowwise::rows_of;
 use crate::{InputGradients, Rows};
-use back::Step;
-
-/// Tokens from one state that is kept to the next.
-const CHUNK: usize = 16;
+use chunk::{CHUNK, ChunkBuffers};
 
 /// Tape: values of one layer's forward pass that the backward pass needs.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +25,8 @@ pub struct DeltaTape {
     /// Decays and rates, `[g h, n]`.
     decays: Vec<f32>,
     rates: Vec<f32>,
-    /// States at the beginning of each chunk: of each text `[h, chunks, g, d, d]`.
+    /// States at the beginning of each chunk but the first, which begins with zeros: of each text
+    /// `[h, chunks - 1, g, d, d]`.
     states: Vec<f32>,
     /// Results of the queries before the norm, `[n, g h d]`.
     found: Vec<f32>,
@@ -47,16 +38,20 @@ pub struct DeltaWorkspace {
     /// States of the value heads of a key head, `[g, d, d]`, and their gradients.
     state: Vec<f32>,
     d_state: Vec<f32>,
-    /// States of a chunk, one more than its tokens, each `[g, d, d]`.
-    states: Vec<f32>,
     views: Views,
-    /// Views of the tokens of a chunk.
-    chunk: Vec<Views>,
+    /// Keys of a chunk, then its queries, `[2 r, d]`; values, `[g, r, d]`; and the gradients of both.
+    kq: Vec<f32>,
+    d_kq: Vec<f32>,
+    values: Vec<f32>,
+    d_values: Vec<f32>,
+    /// Of each token of a chunk, see [`Views`].
+    inverse: Vec<[f32; 2]>,
+    chunk: ChunkBuffers,
     /// Gradient of what queries found, `[n, g h d]`.
     d_found: Vec<f32>,
     /// Gradient of the convolution's results, `[n, c]`.
     d_convolved: Vec<f32>,
-    /// Gradients of decays and rates, then of what the gates' weights give, `[g h, n]`.
+    /// Gradients of the logarithms of decays and of rates, then of what the gates' weights give, `[g h, n]`.
     d_decays: Vec<f32>,
     d_rates: Vec<f32>,
     /// `[2, n]`
@@ -65,7 +60,6 @@ pub struct DeltaWorkspace {
     pre: Vec<f32>,
     /// `[c]`
     row: Vec<f32>,
-    step: Step,
     taps: Vec<f32>,
     no_bias: Vec<f32>,
     gemm: GemmScratch,
@@ -97,9 +91,13 @@ impl DeltaWorkspace {
         Self {
             state: zeros(g * d * d),
             d_state: zeros(g * d * d),
-            states: zeros((CHUNK + 1) * g * d * d),
             views: Views::new(c),
-            chunk: vec![Views::new(c); CHUNK],
+            kq: zeros(2 * CHUNK * d),
+            d_kq: zeros(2 * CHUNK * d),
+            values: zeros(g * CHUNK * d),
+            d_values: zeros(g * CHUNK * d),
+            inverse: vec![[0.0; 2]; CHUNK],
+            chunk: ChunkBuffers::default(),
             d_found: Vec::new(),
             d_convolved: Vec::new(),
             d_decays: Vec::new(),
@@ -107,7 +105,6 @@ impl DeltaWorkspace {
             exp: Vec::new(),
             pre: Vec::new(),
             row: zeros(c.channels()),
-            step: Step::new(g, d),
             taps: Vec::new(),
             no_bias: zeros(c.channels()),
             gemm: GemmScratch::default(),
@@ -148,6 +145,11 @@ impl<'a> Gradients<'a> {
         let (decay_bias, norm) = rest.split_at_mut(c.value_heads);
         Self { alpha, beta, conv, decay, decay_bias, norm }
     }
+}
+
+/// States of a text of `len` tokens that are kept.
+fn kept_states(len: usize) -> usize {
+    len.div_ceil(CHUNK).saturating_sub(1)
 }
 
 impl GatedDelta {
@@ -191,14 +193,16 @@ impl GatedDelta {
             self.gate(j, inputs.x, decay, rate, &mut work.exp);
         }
         tape.found.resize(n * width, 0.0);
-        let chunks: usize = texts.iter().map(|len| len.div_ceil(CHUNK)).sum();
-        tape.states.resize(c.key_heads * chunks * g * d * d, 0.0);
+        let kept: usize = texts.iter().map(|len| kept_states(*len)).sum();
+        tape.states.resize(c.key_heads * kept * g * d * d, 0.0);
         let mut slots = tape.states.chunks_exact_mut(g * d * d);
         for rows in rows_of(texts, n) {
             for head in 0..c.key_heads {
                 work.state.fill(0.0);
                 for at in rows.clone() {
-                    if let Some(slot) = (at - rows.start).is_multiple_of(CHUNK).then(|| slots.next()).flatten() {
+                    let t = at - rows.start;
+                    let kept = (t > 0 && t.is_multiple_of(CHUNK)).then(|| slots.next()).flatten();
+                    if let Some(slot) = kept {
                         slot.copy_from_slice(&work.state);
                     }
                     self.view(head, &tape.convolved[at * channels..][..channels], &mut work.views);
@@ -260,7 +264,7 @@ impl GatedDelta {
         work.d_rates.resize(c.value_heads * n, 0.0);
         let mut slots = &tape.states[..];
         for rows in rows_of(texts, n) {
-            let per_head = rows.len().div_ceil(CHUNK) * c.group() * c.head_dim * c.head_dim;
+            let per_head = kept_states(rows.len()) * c.group() * c.head_dim * c.head_dim;
             for head in 0..c.key_heads {
                 let Some(states) = slots.split_off(..per_head) else { return };
                 self.head_backward(head, rows.clone(), tape, states, work);
