@@ -6,6 +6,7 @@
 //! are computed together.
 
 use super::lanes::{LANES, Simd};
+use crate::simd::prefetch;
 
 /// Inner indices in a piece: a panel of the right operand and a tile of the left one then fit the level-1 cache
 /// together.
@@ -168,7 +169,11 @@ fn pack<S: Simd, const R: usize>(
     if x.row == 1 && rows == R {
         for (q, out) in out.iter_mut().enumerate() {
             let at = (p + q) * x.col + first;
-            out.copy_from_slice(&x.data[at..at + R]);
+            let (row, next) = x.data[at..].split_at(R);
+            out.copy_from_slice(row);
+            // Pieces of rows are too short for the hardware to see that the next ones follow: they would come from memory
+            // one by one.
+            prefetch_lines(&next[..R.min(next.len())]);
         }
     } else if x.row == 1 {
         for (q, out) in out.iter_mut().enumerate() {
@@ -250,6 +255,12 @@ fn pack_squares<S: Simd, const R: usize>(s: S, x: Strided<'_>, first: usize, p: 
     }
 }
 
+/// Prefetches the lines of some elements, as if they began with a line.
+#[inline(always)]
+fn prefetch_lines(x: &[f32]) {
+    x.chunks(LANES).for_each(|line| prefetch(line.as_ptr().cast()));
+}
+
 /// One tile of `R` rows and `C` vectors of columns, of which `rows` and `cols` exist; `out` begins at its first
 /// element.
 #[inline(always)]
@@ -263,6 +274,10 @@ fn tile_product<S: Simd, const R: usize, const C: usize, const ADD: bool>(
     rows: usize,
     cols: usize,
 ) {
+    if ADD {
+        // What is added to is read while the products are computed.
+        (0..rows).for_each(|r| prefetch_lines(&out[r * stride..r * stride + cols]));
+    }
     let mut accs = [[s.splat(0.0); C]; R];
     let (a, b) = (a.as_chunks::<R>().0, b.as_chunks::<LANES>().0.as_chunks::<C>().0);
     for (a, b) in a.iter().zip(b) {
