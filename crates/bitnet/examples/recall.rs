@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p bitnet --example recall -- MODEL [--texts N] [--seed S] [--distances 100,300,1000]
 //!     [--frozen] [--svg FILE]
+//! cargo run --release -p bitnet --example recall -- --write FILE [--texts N] [--seed S] [--longest WORDS]
 //! ```
 //!
 //! Each text is read twice, with a different thing in the hands of the person in the question; everything else is
@@ -10,6 +11,12 @@
 //! however probable it finds the answer. The table also shows how often the right thing is the most probable of eight,
 //! which chance would find once in eight. Texts are generated from the seed, so every model reads the same ones.
 //! `--frozen` also turns off the inner updates of test-time training. A model may be named, as in `small=model.gguf`.
+//!
+//! `--write` makes texts of this kind to learn from instead, for `bitnet train --data FILE`: each tells the facts and asks
+//! for all of them in random order, every question after as many words as chance says, up to `--longest`, short distances
+//! as often as long ones on a logarithmic scale. Their random numbers are not those of the texts that are measured.
+
+use std::io::Write;
 
 use bitnet::{Error, KvType, Model, Sequence};
 use measure::plot::{Curve, Frame, svg};
@@ -40,6 +47,48 @@ fn choose(random: &mut Random, k: usize, n: usize) -> Vec<usize> {
     }
     all.truncate(k);
     all
+}
+
+/// How a text begins: who has what.
+fn facts(people: &[usize], things: &[usize]) -> String {
+    let all = people.iter().zip(things).map(|(p, t)| format!(" {} had a {}.", NAMES[*p], THINGS[*t]));
+    "Once upon a time, there were some friends.".to_owned() + &all.collect::<String>()
+}
+
+/// The beginning of a sentence whose next word is what this person has.
+fn question(person: usize) -> String {
+    format!(" {} still had a", NAMES[person])
+}
+
+/// A sentence about nobody in the question.
+fn sentence(random: &mut Random) -> String {
+    format!(" {} {} {}.", WHO[random.below(8)], DID[random.below(8)], WHERE[random.below(8)])
+}
+
+/// Writes texts to learn from; see the top of the file. Returns their words.
+fn write(path: &str, texts: usize, seed: u64, longest: usize) -> std::io::Result<usize> {
+    let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
+    let mut words = 0;
+    for text in 0..texts {
+        // Texts that are measured begin with `seed + (number << 32)`.
+        let mut random = Random(!seed.wrapping_add((text as u64) << 32));
+        let people = choose(&mut random, FACTS, NAMES.len());
+        let things = choose(&mut random, FACTS, THINGS.len());
+        let mut story = facts(&people, &things);
+        for asked in choose(&mut random, FACTS, FACTS) {
+            let share = random.below(1 << 20) as f64 / f64::from(1 << 20);
+            let distance = (longest.max(1) as f64).powf(share) as usize;
+            let begin = story.len();
+            while story[begin..].split_whitespace().count() < distance {
+                story += &sentence(&mut random);
+            }
+            story += &format!("{} {}.", question(people[asked]), THINGS[things[asked]]);
+        }
+        words += story.split_whitespace().count();
+        writeln!(out, "{story}\n<|endoftext|>")?;
+    }
+    out.flush()?;
+    Ok(words)
 }
 
 /// Sums of the measurements at one distance.
@@ -75,14 +124,10 @@ fn measure(model: &Model, texts: usize, seed: u64, distances: &[usize]) -> Resul
         let things = choose(&mut random, FACTS + 1, THINGS.len());
         let asked = random.below(FACTS);
         let story = |other: bool| {
-            let mut story = "Once upon a time, there were some friends.".to_owned();
-            for (i, person) in people.iter().enumerate() {
-                let thing = if other && i == asked { things[FACTS] } else { things[i] };
-                story += &format!(" {} had a {}.", NAMES[*person], THINGS[thing]);
-            }
-            story
+            let thing = |i: usize| if other && i == asked { things[FACTS] } else { things[i] };
+            facts(&people, &(0..FACTS).map(thing).collect::<Vec<_>>())
         };
-        let question = model.encode(&format!(" {} still had a", NAMES[people[asked]]), false)?;
+        let question = model.encode(&question(people[asked]), false)?;
         let answers = THINGS.map(|thing| model.encode(&format!(" {thing}"), false));
         let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
         let [mut told, mut other] =
@@ -94,9 +139,7 @@ fn measure(model: &Model, texts: usize, seed: u64, distances: &[usize]) -> Resul
         for (sum, &distance) in sums.iter_mut().zip(distances) {
             let mut filler = Vec::new();
             while read + filler.len() + question.len() < distance {
-                let sentence =
-                    format!(" {} {} {}.", WHO[random.below(8)], DID[random.below(8)], WHERE[random.below(8)]);
-                filler.extend(model.encode(&sentence, false)?);
+                filler.extend(model.encode(&sentence(&mut random), false)?);
             }
             told.feed(&filler)?;
             other.feed(&filler)?;
@@ -115,6 +158,7 @@ fn measure(model: &Model, texts: usize, seed: u64, distances: &[usize]) -> Resul
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut models, mut texts, mut seed, mut frozen, mut picture) = (Vec::new(), 100, 1, false, None);
+    let (mut written, mut longest) = (None, 300);
     let mut distances = vec![30, 100, 300, 1000, 3000, 10_000];
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -125,8 +169,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "--distances" => distances = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--frozen" => frozen = true,
             "--svg" => picture = Some(value()?),
+            "--write" => written = Some(value()?),
+            "--longest" => longest = value()?.parse()?,
             _ => models.push(arg),
         }
+    }
+    if let Some(path) = written {
+        println!("{path}: {texts} texts, {} words", write(&path, texts, seed, longest)?);
+        return Ok(());
     }
     distances.sort_unstable();
     let mut curves = Vec::new();
