@@ -86,6 +86,7 @@ impl SyntheticWeights {
             TttTensor::LrBias => (0.0, 0.3),
             TttTensor::TokenIdx => (0.0, 0.02),
             TttTensor::NormWeight | TttTensor::PostNormWeight => (1.0, 0.1),
+            TttTensor::Decay => (2.0, 1.0),
             TttTensor::ConvQWeight | TttTensor::ConvKWeight => (0.25, 0.4),
             TttTensor::PreConvWeight => (0.1, 0.2),
             TttTensor::ConvQBias | TttTensor::ConvKBias | TttTensor::PreConvBias => (0.0, 0.05),

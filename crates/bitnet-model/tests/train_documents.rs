@@ -14,7 +14,7 @@ fn model(mixers: &[Mixer]) -> ModelConfig {
     c.max_position_embeddings = 256;
     c.mixers = mixers.to_vec();
     if c.has_ttt() {
-        (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (true, true, true);
+        (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv, c.ttt.decay) = (true, true, true, true);
         c.ttt.mini_batch_size = 8;
     }
     (c.delta.state_size, c.delta.key_heads, c.delta.value_heads) = (8, 2, 4);

@@ -120,7 +120,7 @@ fn learners_agree() {
     ] {
         let mut c = ModelConfig::new(75, 48, 80, 2, 4, 2);
         c.mixers = mixers.to_vec();
-        (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (all, all, all);
+        (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv, c.ttt.decay) = (all, all, all, all);
         c.ttt.norm_eps = 1e-3;
         variants.push(c);
     }

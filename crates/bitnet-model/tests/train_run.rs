@@ -42,7 +42,7 @@ fn ttt_model() -> ModelConfig {
     let mut c = ModelConfig::new(64, 32, 64, 3, 2, 1);
     c.max_position_embeddings = 64;
     c.mixers = vec![Mixer::TttLinear, Mixer::Attention, Mixer::TttMlp];
-    (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (true, true, true);
+    (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv, c.ttt.decay) = (true, true, true, true);
     c.ttt.mini_batch_size = 8;
     c
 }

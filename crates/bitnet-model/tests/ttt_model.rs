@@ -25,10 +25,10 @@ fn config(mixers: &[Mixer]) -> ModelConfig {
     c
 }
 
-/// With a shared projection, a gate and a convolution.
+/// With a shared projection, a gate, a convolution, and states that forget.
 fn full(mixers: &[Mixer]) -> ModelConfig {
     let mut c = config(mixers);
-    (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (true, true, true);
+    (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv, c.ttt.decay) = (true, true, true, true);
     c
 }
 

@@ -279,7 +279,7 @@ mod tests {
     fn names_of_both_containers_correspond_one_to_one() {
         let mut c = ModelConfig::new(10, 8, 8, 4, 2, 2);
         c.mixers = vec![Mixer::Attention, Mixer::Attention, Mixer::TttMlp, Mixer::TttLinear];
-        (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv) = (true, true, true);
+        (c.ttt.share_qk, c.ttt.use_gate, c.ttt.pre_conv, c.ttt.decay) = (true, true, true, true);
         let (gguf, hf) = (Names::Gguf.all(&c, 4), Names::Hf { prefix: "model." }.all(&c, 4));
         // The two names of 1bitLLM for the sub-norms of attention, one for those of other layers, are the only surplus;
         // GGUF has the factors of the rotary embedding, in three tensors.
@@ -289,6 +289,7 @@ mod tests {
             "model.layers.0.self_attn.qkv_proj.weight",
             "lm_head.weight",
             "model.layers.2.ttt.W2",
+            "model.layers.3.ttt.learnable_decay",
             "model.layers.3.ttt.learnable_ttt_lr_weight",
             "model.layers.3.ttt.g_proj.weight",
             "model.layers.3.ttt.attn_sub_norm.weight",
@@ -306,6 +307,7 @@ mod tests {
             "blk.3.ttt_gate.weight",
             "blk.3.ttt_conv_norm.weight",
             "blk.3.ttt_token_idx",
+            "blk.3.ttt_decay",
         ] {
             assert!(gguf.contains(name), "{name}");
         }

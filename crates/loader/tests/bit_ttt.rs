@@ -22,7 +22,7 @@ use loader::{Checkpoint, LoadOptions};
 const SHAPE: &str = r#"{"vocab_size": 300, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3,
     "num_attention_heads": 4, "num_key_value_heads": 2, "seed": 5,
     "mixers": ["ttt_linear", "attention", "ttt_mlp"],
-    "ttt": {"mini_batch_size": 8, "share_qk": true, "use_gate": true, "pre_conv": true, "rope_pairs": "halves",
+    "ttt": {"mini_batch_size": 8, "share_qk": true, "use_gate": true, "pre_conv": true, "decay": true, "rope_pairs": "halves",
             "base_lr_mlp": 0.25, "conv_kernel": 3}}"#;
 
 fn write(dir: &Path, shape: &str) -> PathBuf {
@@ -50,7 +50,7 @@ fn every_form_becomes_every_other_and_back() {
     let c = &original.config;
     assert_eq!(c.mixers, [Mixer::TttLinear, Mixer::Attention, Mixer::TttMlp]);
     assert_eq!((c.ttt.mini_batch_size, c.ttt.rope_pairs, c.ttt.base_lr_mlp), (8, RopePairs::Halves, 0.25));
-    assert!(c.ttt.share_qk && c.ttt.use_gate && c.ttt.pre_conv && c.sub_norms);
+    assert!(c.ttt.share_qk && c.ttt.use_gate && c.ttt.pre_conv && c.ttt.decay && c.sub_norms);
     assert_eq!(open(&source).architecture(), "bit-ttt");
 
     // Packed weights have bf16 scales; from there on nothing is rounded.

@@ -64,6 +64,9 @@ pub struct TttConfig {
     /// Whether a causal convolution precedes the layer in its block. It is part of the block, but its window is part of
     /// the layer's state.
     pub pre_conv: bool,
+    /// Whether inner weights fall back towards the first ones after each mini-batch, by a share that each head learns: a
+    /// state then forgets.
+    pub decay: bool,
     /// Base of the rotary embedding, whose position is that within the mini-batch.
     pub rope_theta: f32,
     /// Which elements the rotary embedding pairs.
@@ -89,6 +92,7 @@ impl TttConfig {
             conv_kernel: 4,
             use_gate: false,
             pre_conv: false,
+            decay: false,
             rope_theta: 10000.0,
             rope_pairs: RopePairs::Neighbours,
             norm_eps: 1e-6,
@@ -176,8 +180,8 @@ impl TttConfig {
     }
 
     /// Numbers that a fingerprint of the configuration is made of.
-    pub(crate) fn identity(&self) -> [u64; 13] {
-        [
+    pub(crate) fn identity(&self) -> Vec<u64> {
+        let mut all = vec![
             self.kind as u64,
             self.hidden_size as u64,
             self.num_heads as u64,
@@ -191,7 +195,12 @@ impl TttConfig {
             u64::from(self.rope_theta.to_bits()),
             self.rope_pairs as u64,
             u64::from(self.norm_eps.to_bits()),
-        ]
+        ];
+        if self.decay {
+            // States without it keep the fingerprint that they had before there was one.
+            all.push(1);
+        }
+        all
     }
 }
 

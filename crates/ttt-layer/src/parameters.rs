@@ -41,6 +41,9 @@ pub struct TttParameters {
     pub post_norm_weight: Vec<f32>,
     /// `post_norm.bias`, `[w]`.
     pub post_norm_bias: Vec<f32>,
+    /// `learnable_decay`, `[h]`, if states forget: the sigmoid of it is the share of the way from the first inner weights
+    /// that stays after a mini-batch. Otherwise empty.
+    pub decay: Vec<f32>,
     /// `conv_q` and `conv_k` if queries and keys share a projection.
     pub convs: Option<[ConvParameters; 2]>,
 }
@@ -78,6 +81,7 @@ impl TttParameters {
         length("ttt_norm_bias", &self.norm_bias, h * d)?;
         length("post_norm.weight", &self.post_norm_weight, w)?;
         length("post_norm.bias", &self.post_norm_bias, w)?;
+        length("learnable_decay", &self.decay, if config.decay { h } else { 0 })?;
         match &self.convs {
             Some([q, k]) if config.share_qk => {
                 q.validate("conv_q", w, config.conv_kernel)?;

@@ -16,7 +16,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn all_forms_agree(
-        variant in 0usize..16,
+        variant in 0usize..32,
         heads in 1usize..4,
         half_dim in 2usize..10,
         b in 1usize..10,
@@ -42,7 +42,7 @@ proptest! {
 /// Sequences of a batch do not see each other, and inner weights carry on at the end of a mini-batch.
 #[test]
 fn a_batch_is_its_sequences_and_a_text_its_parts() {
-    for variant in 0..16 {
+    for variant in 0..32 {
         let config = config(variant, 2, 6, 4);
         let mut case = Case::new(&config, DType::F64, 7);
         let x = case.input(3, 11);

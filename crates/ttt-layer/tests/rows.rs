@@ -18,7 +18,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
     #[test]
     fn bits_do_not_depend_on_the_cuts(
-        variant in 0usize..16,
+        variant in 0usize..32,
         heads in 1usize..4,
         half_dim in 1usize..20,
         b in 1usize..18,
@@ -56,7 +56,7 @@ proptest! {
 #[test]
 fn bits_do_not_depend_on_threads_or_instruction_sets() {
     let teams: Vec<Team> = [1, 2, 3, 5].iter().map(|n| Team::new(NonZeroUsize::new(*n).unwrap()).unwrap()).collect();
-    for variant in 0..16 {
+    for variant in 0..32 {
         let mut case = Case::new(&config(variant, 3, 34, 16), DType::F32, 40 + variant as u64);
         let x = case.input(1, 37);
         let text = Text::new(&case.layer, &x, Ops::for_isa(Isa::Scalar).unwrap());
@@ -79,7 +79,7 @@ fn bits_do_not_depend_on_threads_or_instruction_sets() {
 /// it changes nothing.
 #[test]
 fn inner_losses_follow_their_definition() {
-    for variant in 0..16 {
+    for variant in 0..32 {
         let config = config(variant, 2, 6, 4);
         let mut case = Case::new(&config, DType::F32, 70 + variant as u64);
         let x = case.input(1, 11);
@@ -127,7 +127,7 @@ fn inner_losses_follow_their_definition() {
 /// A token that is not finite spoils the text that it is in, and nothing panics.
 #[test]
 fn values_that_are_not_finite_do_not_panic() {
-    for variant in 0..16 {
+    for variant in 0..32 {
         let mut case = Case::new(&config(variant, 2, 6, 4), DType::F32, 1);
         let x = case.input(1, 9);
         let mut text = Text::new(&case.layer, &x, Ops::selected().unwrap());

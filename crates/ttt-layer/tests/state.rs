@@ -15,7 +15,7 @@ fn text(config: &TttConfig, tokens: usize) -> Text {
 
 #[test]
 fn the_size_is_known_before_and_never_changes() {
-    for variant in 0..16 {
+    for variant in 0..32 {
         let mut config = config(variant, 3, 8, 5);
         config.pre_conv = variant & 4 != 0;
         let text = text(&config, 23);
@@ -33,7 +33,7 @@ fn the_size_is_known_before_and_never_changes() {
 
 #[test]
 fn a_restored_or_forked_state_goes_on_as_if_nothing_happened() {
-    for variant in 0..16 {
+    for variant in 0..32 {
         let mut config = config(variant, 2, 6, 4);
         config.pre_conv = variant & 4 != 0;
         let text = text(&config, 21);
@@ -55,7 +55,7 @@ fn a_restored_or_forked_state_goes_on_as_if_nothing_happened() {
 
 #[test]
 fn tokens_that_are_taken_back_leave_nothing_behind() {
-    for variant in 0..16 {
+    for variant in 0..32 {
         let mut config = config(variant, 2, 6, 4);
         config.pre_conv = variant & 4 != 0;
         let text = text(&config, 21);

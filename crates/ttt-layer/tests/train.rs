@@ -112,6 +112,9 @@ fn by_hand(t: &Texts, ops: Ops) -> BTreeMap<String, Vec<f64>> {
     ] {
         all.insert(name.into(), wide(g));
     }
+    if c.decay {
+        all.insert("learnable_decay".into(), wide(&g.decay));
+    }
     for (conv, name) in g.convs.iter().flatten().zip(["conv_q", "conv_k"]) {
         all.insert(format!("{name}.weight"), wide(&conv.weight));
         all.insert(format!("{name}.bias"), wide(&conv.bias));
@@ -127,6 +130,7 @@ fn flat(p: &TttParameters) -> Vec<f32> {
     {
         all.extend_from_slice(part);
     }
+    all.extend_from_slice(&p.decay);
     for conv in p.convs.iter().flatten() {
         all.extend_from_slice(&conv.weight);
         all.extend_from_slice(&conv.bias);
@@ -152,8 +156,9 @@ fn by_autograd(t: &Texts) -> BTreeMap<String, Vec<f64>> {
 /// standardised rows, whose inverse deviations here are below ten.
 #[test]
 fn gradients_are_those_of_autograd() {
-    let mut cases: Vec<_> = (0..16).map(|v| (config(v, 2, 4, 3), 8)).collect();
+    let mut cases: Vec<_> = (0..32).map(|v| (config(v, 2, 4, 3), 8)).collect();
     cases.extend([(config(6, 2, 16, 16), 40), (config(7, 1, 32, 5), 15), (config(0, 3, 6, 4), 1)]);
+    cases.extend([(config(22, 2, 16, 16), 70), (config(23, 1, 32, 5), 15)]);
     for (i, (config, tokens)) in cases.into_iter().enumerate() {
         let t = Texts::new(&config, tokens, 70 + i as u64);
         let want = by_autograd(&t);
@@ -174,7 +179,7 @@ fn gradients_are_those_of_autograd() {
 /// The forward pass has the bits of inference, and gradients have the same bits on every instruction set.
 #[test]
 fn the_forward_pass_is_that_of_inference() {
-    for variant in [0, 3, 6, 15] {
+    for variant in [0, 3, 6, 15, 22, 31] {
         let config = config(variant, 2, 20, 5);
         let t = Texts::new(&config, 13, 7 + variant as u64);
         let (w, hidden) = (config.width(), config.hidden_size);

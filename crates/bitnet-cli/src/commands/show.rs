@@ -443,6 +443,15 @@ fn mixers(c: &ModelConfig) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
+/// The least and the largest share that stays after a mini-batch, of all heads of layers whose states forget.
+fn kept(weights: &bitnet_model::ModelWeights) -> Option<[f32; 2]> {
+    let all = weights.layers.iter().filter_map(|l| l.ttt.as_ref()).flat_map(|t| &t.parameters.decay);
+    all.map(|logit| 1.0 / (1.0 + (-logit).exp())).fold(None, |range: Option<[f32; 2]>, keep| {
+        let [least, most] = range.unwrap_or([keep; 2]);
+        Some([least.min(keep), most.max(keep)])
+    })
+}
+
 fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     let c = &model.weights.config;
     if let Some(name) = &model.info.name {
@@ -472,6 +481,13 @@ fn describe(model: &LoadedModel, out: &mut Lines<'_>) {
     );
     if c.is_recurrent() {
         out.put("mixers", mixers(c));
+    }
+    if let Some([least, most]) = kept(&model.weights) {
+        let b = c.ttt.mini_batch_size;
+        out.put(
+            "forgetting",
+            format_args!("after every {b} tokens a state keeps {least:.4} to {most:.4} of what it learned"),
+        );
     }
     out.put("scales", explain::scales(&model.weights));
     let formulas = explain::formulas(c);

@@ -68,6 +68,8 @@ pub struct TttOptions {
     pub use_gate: bool,
     /// Whether a norm and a causal convolution precede the layer in its block.
     pub pre_conv: bool,
+    /// Whether inner weights fall back towards the first ones after each mini-batch, by a share that heads learn.
+    pub decay: bool,
     /// Base of the rotary embedding, whose positions count within the mini-batch.
     pub rope_theta: f32,
     /// Which elements the rotary embedding pairs.
@@ -88,6 +90,7 @@ impl Default for TttOptions {
             conv_kernel: linear.conv_kernel,
             use_gate: linear.use_gate,
             pre_conv: linear.pre_conv,
+            decay: linear.decay,
             rope_theta: linear.rope_theta,
             rope_pairs: linear.rope_pairs,
             norm_eps: linear.norm_eps,
@@ -124,6 +127,7 @@ impl ModelConfig {
         c.conv_kernel = o.conv_kernel;
         c.use_gate = o.use_gate;
         c.pre_conv = o.pre_conv;
+        c.decay = o.decay;
         c.rope_theta = o.rope_theta;
         c.rope_pairs = o.rope_pairs;
         c.norm_eps = o.norm_eps;

@@ -195,6 +195,9 @@ pub enum TttTensor {
     ConvKWeight,
     /// Its bias, `[w]`.
     ConvKBias,
+    /// Of layers whose states forget: the sigmoid of it stays after a mini-batch of the way from the first inner weights,
+    /// `[h]`.
+    Decay,
     /// Causal convolution before the layer, `[D, 1, k]`, if the block has one.
     PreConvWeight,
     /// Its bias, `[D]`.
@@ -203,7 +206,7 @@ pub enum TttTensor {
 
 impl TttTensor {
     /// All kinds, in the order of a layer.
-    pub const ALL: [TttTensor; 17] = [
+    pub const ALL: [TttTensor; 18] = [
         TttTensor::W1,
         TttTensor::B1,
         TttTensor::W2,
@@ -215,6 +218,7 @@ impl TttTensor {
         TttTensor::NormBias,
         TttTensor::PostNormWeight,
         TttTensor::PostNormBias,
+        TttTensor::Decay,
         TttTensor::ConvQWeight,
         TttTensor::ConvQBias,
         TttTensor::ConvKWeight,
@@ -241,6 +245,7 @@ impl TttTensor {
             TttTensor::ConvQBias => "ttt.conv_q.bias",
             TttTensor::ConvKWeight => "ttt.conv_k.weight",
             TttTensor::ConvKBias => "ttt.conv_k.bias",
+            TttTensor::Decay => "ttt.learnable_decay",
             TttTensor::PreConvWeight => "conv.conv.weight",
             TttTensor::PreConvBias => "conv.conv.bias",
         }
@@ -264,6 +269,7 @@ impl TttTensor {
             TttTensor::ConvQBias => "ttt_conv_q.bias",
             TttTensor::ConvKWeight => "ttt_conv_k.weight",
             TttTensor::ConvKBias => "ttt_conv_k.bias",
+            TttTensor::Decay => "ttt_decay",
             TttTensor::PreConvWeight => "ttt_conv.weight",
             TttTensor::PreConvBias => "ttt_conv.bias",
         }
@@ -285,6 +291,7 @@ impl TttTensor {
             TttTensor::PostNormWeight | TttTensor::PostNormBias => Some(vec![w]),
             TttTensor::ConvQWeight | TttTensor::ConvKWeight => c.share_qk.then(|| vec![w, 1, c.conv_kernel]),
             TttTensor::ConvQBias | TttTensor::ConvKBias => c.share_qk.then(|| vec![w]),
+            TttTensor::Decay => c.decay.then(|| vec![h, 1]),
             TttTensor::PreConvWeight => c.pre_conv.then(|| vec![c.hidden_size, 1, c.conv_kernel]),
             TttTensor::PreConvBias => c.pre_conv.then(|| vec![c.hidden_size]),
         }

@@ -44,6 +44,8 @@ enum Start {
     Uniform(f64),
     /// The logarithm of a number from 1 to 16.
     LogFactor,
+    /// Values whose sigmoid keeps a thing for 8 to 512 steps, in even steps of the logarithm from head to head.
+    Keep,
     /// Values whose softplus is a time from a thousandth to a tenth, in even steps of its logarithm.
     Time,
 }
@@ -59,6 +61,7 @@ impl Entry {
             Role::Ttt(t) => match t {
                 TttTensor::W1 | TttTensor::W2 | TttTensor::LrWeight => Start::Normal(0.02),
                 TttTensor::NormWeight | TttTensor::PostNormWeight => Start::Constant(1.0),
+                TttTensor::Decay => Start::Keep,
                 TttTensor::ConvQWeight | TttTensor::ConvKWeight | TttTensor::PreConvWeight => {
                     Start::Uniform(1.0 / (self.shape.last().copied().unwrap_or(1) as f64).sqrt())
                 }
@@ -126,6 +129,12 @@ impl Params {
                     values.iter_mut().for_each(|v| *v = ((2.0 * random.unit() - 1.0) * bound) as f32);
                 }
                 Start::LogFactor => values.iter_mut().for_each(|v| *v = (1.0 + 15.0 * random.unit()).ln() as f32),
+                Start::Keep => {
+                    let last = (values.len() - 1).max(1) as f64;
+                    for (i, v) in values.iter_mut().enumerate() {
+                        *v = (8.0 * 64f64.powf(i as f64 / last) - 1.0).ln() as f32;
+                    }
+                }
                 Start::Time => values.iter_mut().for_each(|v| {
                     let time = 1e-3 * 100f64.powf(random.unit());
                     *v = (time + (-(-time).exp_m1()).ln()) as f32;

@@ -62,6 +62,7 @@ impl TttWeights {
             norm_bias: get(TttTensor::NormBias)?,
             post_norm_weight: get(TttTensor::PostNormWeight)?,
             post_norm_bias: get(TttTensor::PostNormBias)?,
+            decay: get(TttTensor::Decay)?,
             convs: q.zip(k).map(|(q, k)| [q, k]),
         };
         Ok(Self { config, parameters, pre_conv })
@@ -88,6 +89,7 @@ impl TttWeights {
             TttTensor::ConvQBias => conv(0).map(|c| &c.bias),
             TttTensor::ConvKWeight => conv(1).map(|c| &c.weight),
             TttTensor::ConvKBias => conv(1).map(|c| &c.bias),
+            TttTensor::Decay => Some(&p.decay).filter(|decay| !decay.is_empty()),
             TttTensor::PreConvWeight => self.pre_conv.as_ref().map(|c| &c.weight),
             TttTensor::PreConvBias => self.pre_conv.as_ref().map(|c| &c.bias),
         };

@@ -24,6 +24,7 @@ pub(crate) fn options(m: &Metadata, architecture: &str) -> Result<TttOptions, Lo
     o.conv_kernel = size("conv_kernel", o.conv_kernel)?;
     o.use_gate = flag("use_gate", o.use_gate)?;
     o.pre_conv = flag("pre_conv", o.pre_conv)?;
+    o.decay = flag("decay", o.decay)?;
     o.rope_theta = float("rope_theta", o.rope_theta)?;
     if let Some(word) = m.str(&key("rope_pairs"))? {
         let known = TttOptions::PAIRS.iter().find(|p| p.0 == word);
@@ -71,6 +72,10 @@ pub(crate) fn put(m: &mut Metadata, c: &ModelConfig) {
     set("ttt.conv_kernel", size(o.conv_kernel));
     set("ttt.use_gate", Value::Bool(o.use_gate));
     set("ttt.pre_conv", Value::Bool(o.pre_conv));
+    if o.decay {
+        // Absent otherwise: files are what they were before there was one.
+        set("ttt.decay", Value::Bool(true));
+    }
     set("ttt.rope_theta", Value::F32(o.rope_theta));
     set("ttt.rope_pairs", Value::String(o.pairs_name().into()));
     set("ttt.norm_eps", Value::F32(o.norm_eps));

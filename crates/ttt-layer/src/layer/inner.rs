@@ -66,6 +66,8 @@ pub(crate) struct InnerModel {
     pub(crate) bias: Tensor,
     /// Position weights before `max(0, 1 / (n + 1) + nu_n)`: `nu`, `[b]`.
     pub(crate) nu: Tensor,
+    /// Of layers whose states forget, `[h]`: the sigmoid of it stays of the way from the first weights.
+    pub(crate) decay: Option<Tensor>,
     pub(crate) eps: f32,
 }
 
@@ -86,21 +88,36 @@ impl InnerModel {
     }
 
     /// Runs over all tokens of `views`, beginning a mini-batch with `start`; returns `f(q_n; W_n)` `[B, h, T, d]` and
-    /// the weights `W_n` of the last token.
-    pub(crate) fn run(&self, views: &Views, start: &FastWeights, form: Form) -> Result<(Tensor, FastWeights)> {
+    /// the weights `W_n` of the last token, or those after it if it completes a mini-batch and the state forgets;
+    /// `first` are the first weights of a text, `[h, rows, columns]`.
+    pub(crate) fn run(
+        &self,
+        views: &Views,
+        start: &FastWeights,
+        first: &[Tensor],
+        form: Form,
+    ) -> Result<(Tensor, FastWeights)> {
         let (tokens, b) = (views.q.dim(2)?, self.nu.dim(0)?);
         let (h, d) = self.gain.dims2()?;
         let norm = (self.gain.reshape((1, h, 1, d))?, self.bias.reshape((1, h, 1, d))?);
         let t = self.position_weights()?;
         let mut weights = start.clone();
         let mut outs = Vec::with_capacity(tokens.div_ceil(b));
-        for first in (0..tokens).step_by(b) {
-            let views = views.narrow(first, b.min(tokens - first))?;
+        for at in (0..tokens).step_by(b) {
+            let views = views.narrow(at, b.min(tokens - at))?;
+            let before = weights;
             let z;
             (z, weights) = match form {
-                Form::Dual => self.dual(&views, &weights, &t, &norm)?,
-                Form::Primal => self.primal(&views, &weights, &t, &norm)?,
+                Form::Dual => self.dual(&views, &before, &t, &norm)?,
+                Form::Primal => self.primal(&views, &before, &t, &norm)?,
             };
+            if let Some(decay) = self.decay.as_ref().filter(|_| at + b <= tokens) {
+                // (W0 + keep (W - W0)) - W is what the decay adds to all that moved the weights.
+                let lose = (candle_nn::ops::sigmoid(decay)?.reshape((1, h, 1, 1))? - 1.0)?;
+                let moved = weights.0.iter().zip(&before.0).zip(first);
+                let moved = moved.map(|((after, w), first)| after + w.broadcast_sub(first)?.broadcast_mul(&lose)?);
+                weights = FastWeights(moved.collect::<Result<_>>()?);
+            }
             outs.push((views.q + layer_norm(&z, &norm.0, &norm.1, self.eps)?)?);
         }
         Ok((Tensor::cat(&outs, 2)?, weights))

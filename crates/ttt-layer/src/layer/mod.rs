@@ -112,6 +112,11 @@ impl<L: Module> TttLayer<L> {
                 gain: vb.get_with_hints((h, d), "ttt_norm_weight", one)?,
                 bias: vb.get_with_hints((h, d), "ttt_norm_bias", zero)?,
                 nu: vb.get_with_hints(config.mini_batch_size, "learnable_token_idx", zero)?,
+                decay: match config.decay {
+                    // A time of 64 mini-batches: the sigmoid of the logarithm of 63.
+                    true => Some(vb.get_with_hints((h, 1), "learnable_decay", Init::Const(63f64.ln()))?.reshape(h)?),
+                    false => None,
+                },
                 eps: config.norm_eps,
             },
             first,
@@ -190,7 +195,7 @@ impl<L: Module> TttLayer<L> {
     /// # Errors
     /// Errors of candle, for shapes that do not fit.
     pub fn inner_loop(&self, views: &Views, start: &FastWeights, form: Form) -> CandleResult<(Tensor, FastWeights)> {
-        self.inner.run(views, start, form)
+        self.inner.run(views, start, &self.first, form)
     }
 
     /// The part after the inner loop: norm, gate, output projection. `inner` is `[B, h, T, d]`, the result

@@ -33,6 +33,7 @@ impl<L: Module> TttLayer<L> {
             norm_bias: floats(&self.inner.bias)?,
             post_norm_weight: floats(&self.post_norm.0)?,
             post_norm_bias: floats(&self.post_norm.1)?,
+            decay: self.inner.decay.as_ref().map(floats).transpose()?.unwrap_or_default(),
             convs,
         })
     }

@@ -55,6 +55,27 @@ pub(super) struct Head<'a> {
     pub(super) norm: LayerNorm<'a>,
     /// Position weights, `[b]`.
     pub(super) t: &'a [f32],
+    /// If states forget.
+    pub(super) decay: Option<Decay<'a>>,
+}
+
+/// How a head forgets: after a mini-batch, and before its gradients move them, inner weights `W` become
+/// `W0 + keep (W - W0)`.
+#[derive(Clone, Copy)]
+pub(super) struct Decay<'a> {
+    /// Between 0 and 1.
+    pub(super) keep: f32,
+    /// The first inner weights, `W0`, in the order of a state.
+    pub(super) first: &'a [f32],
+}
+
+impl Decay<'_> {
+    /// Weights that lie from `at` on among all of the head's.
+    fn apply(self, at: usize, w: &mut [f32]) {
+        for (w, first) in w.iter_mut().zip(&self.first[at..]) {
+            *w = first + self.keep * (*w - first);
+        }
+    }
 }
 
 impl Head<'_> {
@@ -115,6 +136,13 @@ impl Head<'_> {
 
     /// The mini-batch is complete: its gradients move the weights.
     pub(super) fn complete(&self, [one, two]: &mut [LayerState<'_>; 2], s: &mut HeadScratch) {
+        if let Some(decay) = self.decay {
+            let mut at = 0;
+            for w in [&mut *one.w, &mut *one.b, &mut *two.w, &mut *two.b] {
+                decay.apply(at, w);
+                at += w.len();
+            }
+        }
         self.step(one, self.norm.gain.len(), &mut s.steps);
         if self.kind == Kind::Mlp {
             let m = one.b.len();

@@ -7,6 +7,9 @@
 //! z_n = x_n W + b - t_n sum_{k <= n} (x_n . x_k + 1) g_k
 //! ```
 //!
+//! After a mini-batch the weights move by the gradients of all its rows; in layers whose states forget
+//! ([`TttConfig::decay`]) they first fall back towards those of the beginning of the text.
+//!
 //! This is the dual form, row by row. A call may bring any number of tokens: products that share weights are computed
 //! together, but every element of every result is a chain of operations of its own, whose order depends on the token's
 //! place in its mini-batch only. So the values of a text do not depend on how it is cut into calls, to
@@ -27,7 +30,7 @@ use ternary_kernels::{ColsMut, Ops, RopeTable, Team, split_cols};
 use crate::TttError;
 use crate::config::{RopePairs, TttConfig};
 use crate::parameters::TttParameters;
-use head::{Head, HeadScratch};
+use head::{Decay, Head, HeadScratch};
 pub(crate) use rows::slide;
 pub use rows::{ConvRows, Rows};
 use state::HeadState;
@@ -82,6 +85,8 @@ pub struct RowWise {
     /// `[w]`
     post_bias: Vec<f32>,
     convs: Option<[ConvRows; 2]>,
+    /// What stays after a mini-batch, `[h]`; empty if states do not forget.
+    keep: Vec<f32>,
     rope: RopeTable,
     /// Largest learning rate; 0 if the inner model does not change.
     rate: f32,
@@ -148,6 +153,8 @@ impl RowWise {
             }
             None => None,
         };
+        let mut keep = parameters.decay.clone();
+        ops.sigmoid_in_place(1.0, &mut keep);
         let weight = |(n, nu): (usize, &f32)| (1.0 / (n + 1) as f32 + nu).max(0.0);
         Ok(Self {
             ops,
@@ -161,6 +168,7 @@ impl RowWise {
             post_gain: parameters.post_norm_weight.clone(),
             post_bias: parameters.post_norm_bias.clone(),
             convs,
+            keep,
             rope: RopeTable::new(config.mini_batch_size, config.head_dim, config.rope_theta),
             rate: config.base_lr / config.head_dim as f32,
             config: config.clone(),
@@ -202,7 +210,19 @@ impl RowWise {
             &self.post_bias,
         ];
         let convs = self.convs.iter().flatten().flat_map(ConvRows::learnt);
-        own.into_iter().map(Vec::as_slice).chain(convs)
+        let keep = Some(self.keep.as_slice()).filter(|keep| !keep.is_empty());
+        own.into_iter().map(Vec::as_slice).chain(convs).chain(keep)
+    }
+
+    /// What stays of the way from the first inner weights after a mini-batch, between 0 and 1 for each head, `[h]`; empty
+    /// if states do not forget.
+    pub fn keep(&self) -> &[f32] {
+        &self.keep
+    }
+
+    /// A head's inner weights before the first token.
+    fn first_weights_of(&self, head: usize) -> &[f32] {
+        &self.first[head * self.first_floats..(head + 1) * self.first_floats]
     }
 
     /// Each head's inner weights before the first token.
@@ -347,7 +367,9 @@ impl RowWise {
             bias: &self.bias[head * d..(head + 1) * d],
             eps: self.config.norm_eps,
         };
-        Head { ops: self.ops, kind: self.config.kind, norm, t: &self.t }
+        let first = self.first_weights_of(head);
+        let decay = self.keep.get(head).map(|keep| Decay { keep: *keep, first });
+        Head { ops: self.ops, kind: self.config.kind, norm, t: &self.t, decay }
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -21,6 +21,7 @@ pub(crate) fn config(variant: usize, heads: usize, head_dim: usize, b: usize) ->
     config.share_qk = variant & 2 != 0;
     config.use_gate = variant & 4 != 0;
     config.rope_pairs = if variant & 8 == 0 { RopePairs::Neighbours } else { RopePairs::Halves };
+    config.decay = variant & 16 != 0;
     config.conv_kernel = 1 + variant % 5;
     // The hidden size need not be that of the heads.
     config.hidden_size = config.width() + 2 * (variant & 1);

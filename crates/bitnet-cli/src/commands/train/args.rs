@@ -160,6 +160,10 @@ pub(super) struct ShapeArgs {
     /// Test-time training: a causal convolution before the layer
     #[arg(long)]
     pub(super) pre_conv: bool,
+    /// Test-time training: let the inner weights fall back towards the first ones after each mini-batch, by a share that
+    /// each head learns
+    #[arg(long)]
+    pub(super) ttt_decay: bool,
     /// Test-time training: mini-batch size of the inner updates, in tokens [default: 16]
     #[arg(long, value_name = "N")]
     pub(super) mini_batch: Option<u32>,
@@ -208,6 +212,7 @@ impl ShapeArgs {
             ("share_qk", flag(self.share_qk)),
             ("use_gate", flag(self.gate)),
             ("pre_conv", flag(self.pre_conv)),
+            ("decay", flag(self.ttt_decay)),
             ("mini_batch_size", self.mini_batch.map(Value::from)),
             ("base_lr_linear", self.base_lr.map(Value::from)),
             ("base_lr_mlp", self.base_lr.map(Value::from)),

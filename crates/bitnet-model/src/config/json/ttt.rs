@@ -74,7 +74,10 @@ pub fn named_mixers<'a>(
 /// # Errors
 /// [`JsonError::Value`] naming the key.
 pub fn refuse_unknown_ttt(map: &Map<String, Value>) -> Result<(), JsonError> {
-    for (section, known) in [(TTT, to_json(&TttOptions::default())), (DELTA, delta_to_json(&DeltaOptions::default()))] {
+    for (section, known) in [
+        (TTT, to_json(&TttOptions { decay: true, ..TttOptions::default() })),
+        (DELTA, delta_to_json(&DeltaOptions::default())),
+    ] {
         let Some(given) = Fields(map).object(section)? else { continue };
         if let Some(key) = given.keys().find(|k| known.get(k.as_str()).is_none()) {
             return Err(unsupported(section, format!("a section with {key:?}"), "there is no such key in it"));
@@ -97,6 +100,7 @@ pub(super) fn options(f: &Fields<'_>) -> Result<TttOptions, JsonError> {
         conv_kernel,
         use_gate,
         pre_conv,
+        decay,
         rope_theta,
         rope_pairs,
         norm_eps,
@@ -108,6 +112,7 @@ pub(super) fn options(f: &Fields<'_>) -> Result<TttOptions, JsonError> {
     *conv_kernel = f.get_size("conv_kernel")?.unwrap_or(*conv_kernel);
     *use_gate = f.bool("use_gate")?.unwrap_or(*use_gate);
     *pre_conv = f.bool("pre_conv")?.unwrap_or(*pre_conv);
+    *decay = f.bool("decay")?.unwrap_or(*decay);
     *rope_theta = float("rope_theta", *rope_theta)?;
     if let Some(word) = f.str("rope_pairs")? {
         let known = TttOptions::PAIRS.iter().find(|p| p.0 == word);
@@ -126,11 +131,12 @@ fn to_json(o: &TttOptions) -> Value {
         conv_kernel,
         use_gate,
         pre_conv,
+        decay,
         rope_theta,
         rope_pairs: _,
         norm_eps,
     } = o;
-    json!({
+    let mut all = json!({
         "mini_batch_size": mini_batch_size,
         "base_lr_linear": decimal(*base_lr_linear),
         "base_lr_mlp": decimal(*base_lr_mlp),
@@ -141,7 +147,12 @@ fn to_json(o: &TttOptions) -> Value {
         "rope_theta": decimal(*rope_theta),
         "rope_pairs": o.pairs_name(),
         "norm_eps": decimal(*norm_eps),
-    })
+    });
+    if *decay {
+        // Absent otherwise: files are what they were before there was one.
+        all["decay"] = Value::Bool(true);
+    }
+    all
 }
 
 /// Adds mixers and the constants of all layers that are not attention.

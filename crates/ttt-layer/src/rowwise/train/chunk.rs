@@ -126,6 +126,10 @@ pub(super) struct Buffers {
     pub(super) d_bias: Vec<f32>,
     /// Gradients of the inner weights, in their shapes.
     pub(super) d_weights: Vec<Vec<f32>>,
+    /// Of layers whose states forget: what mini-batches add to the gradients of the first inner weights, in the order
+    /// of a state, and the gradient of what stays.
+    d_first: Vec<f32>,
+    pub(super) d_keep: f32,
     /// Per matrix: gradients of its outputs for queries, then for keys, and of the written gradients, `[b, m]`.
     d_z: [Vec<f32>; 2],
     d_g: [Vec<f32>; 2],
@@ -165,6 +169,8 @@ impl Buffers {
             d_gain: zeros(d),
             d_bias: zeros(d),
             d_weights: c.inner_shapes().iter().map(|(_, [rows, cols])| zeros(rows * cols)).collect(),
+            d_first: zeros(if c.decay { weight_floats(c) } else { 0 }),
+            d_keep: 0.0,
             d_z: [zeros(b * m1), zeros(b * m2)],
             d_g: [zeros(b * m1), zeros(b * m2)],
             x2: wide(),
@@ -177,8 +183,20 @@ impl Buffers {
 
     /// Another head begins; its last mini-batch comes first.
     pub(super) fn begin(&mut self) {
-        for sum in [&mut self.d_t, &mut self.d_gain, &mut self.d_bias].into_iter().chain(&mut self.d_weights) {
+        let sums = [&mut self.d_t, &mut self.d_gain, &mut self.d_bias, &mut self.d_first];
+        for sum in sums.into_iter().chain(&mut self.d_weights) {
             sum.fill(0.0);
+        }
+        self.d_keep = 0.0;
+    }
+
+    /// The head's first mini-batch is done: all that the first inner weights get is in the gradients of the inner weights.
+    pub(super) fn end(&mut self, ops: Ops) {
+        let mut rest = &self.d_first[..];
+        for d in &mut self.d_weights {
+            if let Some(part) = rest.split_off(..d.len()) {
+                ops.add_assign(d, part);
+            }
         }
     }
 
@@ -201,6 +219,10 @@ impl Buffers {
 struct Matrix<'a> {
     /// `[rows, cols]`
     w: &'a [f32],
+    /// `[cols]`
+    b: &'a [f32],
+    /// Its place among all inner weights of the head.
+    at: usize,
     /// Inputs for the queries and for the keys, `[r, rows]`.
     x: &'a [f32],
     inputs: &'a [f32],
@@ -213,6 +235,8 @@ struct Matrix<'a> {
 /// The buffers of its gradients: added for `x`, the inner weights and the position weights; set for the inputs of the
 /// keys and their written gradients.
 struct MatrixGradients<'a> {
+    /// Of the first inner weights of the matrix and its bias, and of what stays of later ones, if states forget.
+    decay: Option<(&'a mut [f32], &'a mut f32)>,
     x: &'a mut [f32],
     inputs: &'a mut [f32],
     g: &'a mut [f32],
@@ -234,7 +258,8 @@ impl Head<'_> {
         let (ops, d, r) = (self.ops, s.d, tape.lr.len());
         let m = tape.z.len() / r;
         let (w1, after) = tape.weights.split_at(d * m);
-        let Buffers { d_q, d_k, d_target, d_lr, d_t, d_gain, d_bias, d_weights, d_z, d_g, .. } = s;
+        let Buffers { d_q, d_k, d_target, d_lr, d_t, d_gain, d_bias, d_weights, d_first, d_keep, d_z, d_g, .. } = s;
+        let (first1, first2) = d_first.split_at_mut(if self.decay.is_some() { d * m + m } else { 0 });
         let (d_q, d_k, d_target) = (&mut d_q[..r * d], &mut d_k[..r * d], &mut d_target[..r * d]);
         let [dz1, dz2] = d_z;
         let [dg1, dg2] = d_g;
@@ -254,9 +279,10 @@ impl Head<'_> {
                 ops.gelu(tape.z, x2);
                 ops.gelu(tape.zq[0], x2q);
                 ops.layer_norm_gradient(tape.zq[1], self.norm, d_q, dz2, norm.again());
-                let matrix = Matrix { w: w2, x: x2q, inputs: x2, g: tape.g[1], dz: dz2 };
+                let matrix = Matrix { w: w2, b: b2, at: d * m + m, x: x2q, inputs: x2, g: tape.g[1], dz: dz2 };
                 dx2q.fill(0.0);
-                let to = MatrixGradients { x: dx2q, inputs: dx2, g: dg2, w: dw2, b: db2, t: d_t };
+                let decay = self.decay.is_some().then_some((first2, &mut *d_keep));
+                let to = MatrixGradients { decay, x: dx2q, inputs: dx2, g: dg2, w: dw2, b: db2, t: d_t };
                 self.matrix(matrix, to, small);
                 dz1.copy_from_slice(dx2q);
                 ops.gelu_derivative_mul_assign(tape.zq[0], dz1);
@@ -267,9 +293,10 @@ impl Head<'_> {
                 None
             }
         };
-        let matrix = Matrix { w: w1, x: tape.q, inputs: tape.k, g: tape.g[0], dz: dz1 };
+        let matrix = Matrix { w: w1, b: &after[..m], at: 0, x: tape.q, inputs: tape.k, g: tape.g[0], dz: dz1 };
         // The gradient of the outputs stays in `d_q`: a query goes into its output as it is, too.
-        let to = MatrixGradients { x: d_q, inputs: d_k, g: dg1, w: dw1, b: db1, t: d_t };
+        let decay = self.decay.is_some().then_some((first1, d_keep));
+        let to = MatrixGradients { decay, x: d_q, inputs: d_k, g: dg1, w: dw1, b: db1, t: d_t };
         self.matrix(matrix, to, small);
 
         // Keys: g = lr times the gradient of |f(k) - v|^2 / 2 with respect to the outputs.
@@ -311,7 +338,7 @@ impl Head<'_> {
     }
 
     /// The gradient of `z_n = x_n W + b - t_n sum_{k <= n} (x_n . i_k + 1) g_k` and, if the mini-batch is complete, of
-    /// `W - t_last i^T g` and `b - t_last sum g`.
+    /// `W - t_last i^T g` and `b - t_last sum g`, with `W` and `b` after their decay if there is one.
     fn matrix(&self, m: Matrix<'_>, to: MatrixGradients<'_>, small: &mut Small) {
         let (ops, b) = (self.ops, self.t.len());
         let cols = to.b.len();
@@ -328,6 +355,16 @@ impl Head<'_> {
             let back = Strided::rows(to.w, cols).t();
             ops.gemm(Strided::rows(m.g, cols), back, [r, rows, cols], to.inputs, gemm);
             ops.scale(-last, to.inputs);
+            if let (Some(decay), Some((d_first, d_keep))) = (self.decay, to.decay) {
+                // W0 + keep (W - W0), of the matrix and of its bias.
+                let first = &decay.first[m.at..m.at + d_first.len()];
+                let ((first_w, first_b), (d_w, d_b)) = (first.split_at(m.w.len()), d_first.split_at_mut(m.w.len()));
+                for (w, first, d_first, d) in [(m.w, first_w, d_w, &mut *to.w), (m.b, first_b, d_b, &mut *to.b)] {
+                    *d_keep += ops.dot(d, w) - ops.dot(d, first);
+                    ops.axpy(1.0 - decay.keep, d, d_first);
+                    ops.scale(decay.keep, d);
+                }
+            }
         } else {
             to.g.fill(0.0);
             to.inputs.fill(0.0);

@@ -17,6 +17,8 @@ pub(super) struct Places {
     pub(super) norm_bias: Range<usize>,
     pub(super) post_weight: Range<usize>,
     pub(super) post_bias: Range<usize>,
+    /// Empty if states do not forget.
+    pub(super) decay: Range<usize>,
     /// Weight and bias of `conv_q` and `conv_k`; empty if there are none.
     pub(super) convs: [[Range<usize>; 2]; 2],
     pub(super) len: usize,
@@ -41,6 +43,7 @@ impl Places {
             norm_bias: place(h * d),
             post_weight: place(w),
             post_bias: place(w),
+            decay: place(if config.decay { h } else { 0 }),
             convs: [conv.map(&mut place), conv.map(&mut place)],
             len: 0,
         };
@@ -73,6 +76,7 @@ impl TttParameters {
             norm_bias: part(&places.norm_bias),
             post_norm_weight: part(&places.post_weight),
             post_norm_bias: part(&places.post_bias),
+            decay: part(&places.decay),
             convs: config.share_qk.then(|| [conv(&places.convs[0]), conv(&places.convs[1])]),
         })
     }

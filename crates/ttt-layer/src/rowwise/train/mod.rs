@@ -144,7 +144,7 @@ impl RowWise {
         for rows in rows_of(texts, n) {
             let start = rows.start;
             for head in 0..c.num_heads {
-                let first = &self.first[head * self.first_floats..(head + 1) * self.first_floats];
+                let first = self.first_weights_of(head);
                 work.state.fill(0.0);
                 work.state[..first.len()].copy_from_slice(first);
                 let loop_ = self.head_of(head);
@@ -276,7 +276,7 @@ impl RowWise {
         }
         work.d_lr.resize(len, 0.0);
         for (head, slots) in slots.chunks_exact_mut(ChunkTape::text_size(c, len)).enumerate() {
-            let first = &self.first[head * self.first_floats..(head + 1) * self.first_floats];
+            let first = self.first_weights_of(head);
             let columns_of = head * d..(head + 1) * d;
             let loop_ = self.head_of(head);
             let buffers = &mut work.buffers;
@@ -300,12 +300,17 @@ impl RowWise {
                     *d_lr = d * lr * (1.0 - lr / largest);
                 }
             }
+            buffers.end(ops);
             let [gain, bias] = two(grads, &places.norm_weight, &places.norm_bias);
             ops.add_assign(&mut gain[columns_of.clone()], &buffers.d_gain);
             ops.add_assign(&mut bias[columns_of], &buffers.d_bias);
             for (place, d) in places.inner.iter().zip(buffers.d_weights.iter()) {
                 let len = place.len() / c.num_heads;
                 ops.add_assign(&mut grads[place.start + head * len..][..len], d);
+            }
+            if let Some(keep) = self.keep.get(head) {
+                // Of the sigmoid.
+                grads[places.decay.start + head] += buffers.d_keep * keep * (1.0 - keep);
             }
             for ((g, d), t) in grads[places.token_idx.clone()].iter_mut().zip(&buffers.d_t).zip(&self.t) {
                 // Below 0 nothing passes.

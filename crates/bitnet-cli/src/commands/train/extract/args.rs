@@ -153,6 +153,7 @@ pub(super) fn foreign(args: &TrainArgs) -> Option<&'static str> {
         ("--share-qk", s.share_qk),
         ("--gate", s.gate),
         ("--pre-conv", s.pre_conv),
+        ("--ttt-decay", s.ttt_decay),
         ("--mini-batch", s.mini_batch.is_some()),
         ("--base-lr", s.base_lr.is_some()),
         ("--accumulate", r.accumulate.is_some()),
