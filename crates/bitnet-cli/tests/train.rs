@@ -67,7 +67,8 @@ fn text_becomes_a_model_with_groups() {
     becomes_a_model(&["--family", "qwen3", "--group-size", "64", "--head-dim", "32", "--val-share", "0.05"]);
 }
 
-/// Muon, another schedule, windows that grow and that are one text each, and the average of the weights, which is what is exported.
+/// Muon, another schedule, windows that grow and that are one text each, and the average of the weights, which is what
+/// is exported.
 #[test]
 fn text_becomes_a_model_with_muon() {
     let muon = ["--optimizer", "muon", "--muon-lr", "5e-3", "--schedule", "wsd", "--ema", "0.8", "--grow-from", "8"];
@@ -114,7 +115,8 @@ fn becomes_a_model(more: &[&str]) {
         assert!(said["ids"].as_array().unwrap().len() <= 4 && said["text"].is_string(), "{said}");
     }
     assert_eq!(p.run(&["show", "m/export/model.gguf", "--json"]).json()["name"], "m");
-    // With equal tokens in equal windows, the engine gives the same loss as the trainer. Documents are texts of their own.
+    // With equal tokens in equal windows, the engine gives the same loss as the trainer. Documents are texts of their
+    // own.
     let bytes = std::fs::read(p.path("m/data/valid.u16")).unwrap();
     let ids: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect();
     let windows = ((ids.len() - 1) / 32).min(128);

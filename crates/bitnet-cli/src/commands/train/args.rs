@@ -160,8 +160,8 @@ pub(super) struct ShapeArgs {
     /// Test-time training: a causal convolution before the layer
     #[arg(long)]
     pub(super) pre_conv: bool,
-    /// Test-time training: let the inner weights fall back towards the first ones after each mini-batch, by a share that
-    /// each head learns
+    /// Test-time training: let states forget; inner weights fall back towards the first ones by a share that each head
+    /// learns
     #[arg(long)]
     pub(super) ttt_decay: bool,
     /// Test-time training: mini-batch size of the inner updates, in tokens [default: 16]
