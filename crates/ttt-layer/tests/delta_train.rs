@@ -151,7 +151,7 @@ fn gradients_are_finite_differences() {
         Case::new(6, [1, 1, 4, 4], 5, 3),
         Case::new(10, [2, 2, 4, 2], 18, 4),
         Case::new(8, [1, 3, 5, 1], 33, 5),
-        Case::new(6, [1, 2, 8, 4], 100, 8),
+        Case::new(10, [1, 2, 8, 4], 100, 8),
         Case::new(20, [1, 1, 20, 3], 16, 6),
         Case::new(4, [2, 1, 4, 4], 1, 7),
     ]

@@ -8,10 +8,11 @@ use ternary_kernels::{Int4Batch, Int8Batch, Int16Batch};
 use super::attention::{AttentionScratch, Heads};
 use super::delta::{DeltaScratch, DeltaTape};
 use super::ttt::{TttScratch, TttTape};
+use super::units::Unit;
 use super::weights::{Linear, PackedForm};
 use super::{Shared, head_norms};
 use crate::config::{Activation, ActivationBits};
-use crate::train::{Batch, TrainError};
+use crate::train::TrainError;
 
 /// Logits that exist at once.
 const LOGITS_AT_ONCE: usize = 1 << 19;
@@ -209,25 +210,22 @@ impl Shared<'_> {
 }
 
 impl Worker {
-    /// Loss, and with `learn` the gradient, of some groups of windows.
-    pub(super) fn run<'g>(
+    /// Loss, and with `learn` the gradient, of some of the units of a batch with that many predictions.
+    pub(super) fn run<'u>(
         &mut self,
         s: &Shared<'_>,
-        batch: &Batch,
-        groups: impl Iterator<Item = &'g Range<usize>>,
+        units: impl Iterator<Item = &'u Unit>,
+        predictions: usize,
         learn: bool,
     ) -> Result<(), TrainError> {
         self.loss = 0.0;
         self.tape.resize_with(s.config.num_hidden_layers, LayerTape::default);
         zeroed(&mut self.grads, if learn { s.places.len } else { 0 });
-        for group in groups {
-            // Predicted from, one after the other.
-            let ids: Vec<u32> = group.clone().flat_map(|w| &batch.window(w)[..batch.t]).copied().collect();
-            let texts: Vec<usize> = group.clone().flat_map(|w| batch.texts(w)).collect();
-            self.forward(s, &ids, &texts)?;
-            self.head(s, group.clone(), batch, learn);
+        for unit in units {
+            self.forward(s, &unit.ids, &unit.texts)?;
+            self.head(s, &unit.targets, predictions, learn);
             if learn {
-                self.backward(s, &ids, &texts);
+                self.backward(s, &unit.ids, &unit.texts);
             }
         }
         Ok(())
@@ -287,12 +285,12 @@ impl Worker {
 
     /// Final norm, head and cross entropy of the predictions that count; with `learn`, leaves the gradient of the final
     /// norm's result in `dx`.
-    fn head(&mut self, s: &Shared<'_>, group: Range<usize>, batch: &Batch, learn: bool) {
+    fn head(&mut self, s: &Shared<'_>, targets: &[Option<u32>], predictions: usize, learn: bool) {
         let (hidden, vocab) = (s.config.hidden_size, s.config.vocab_size);
-        let n = group.len() * batch.t;
-        let scale = 1.0 / batch.predictions() as f32;
-        let targets = group.flat_map(|w| batch.targets(w));
-        let (at, targets): (Vec<usize>, Vec<u32>) = targets.enumerate().filter_map(|(i, t)| Some((i, t?))).unzip();
+        let n = targets.len();
+        let scale = 1.0 / predictions as f32;
+        let targets = targets.iter().enumerate();
+        let (at, targets): (Vec<usize>, Vec<u32>) = targets.filter_map(|(i, t)| Some((i, (*t)?))).unzip();
         let normed = sized(&mut self.normed, at.len() * hidden);
         for (i, out) in at.iter().zip(normed.chunks_exact_mut(hidden)) {
             let x = &self.h[i * hidden..][..hidden];

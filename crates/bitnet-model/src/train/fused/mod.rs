@@ -10,7 +10,7 @@
 //! The mixer of a layer is attention, test-time training (`ttt_layer::RowWise`) or the gated delta rule
 //! (`ttt_layer::GatedDelta`), whose gradients are written by hand, too.
 //!
-//! Windows go to workers in small groups, one thread per worker, and the gradients of the workers are added
+//! Texts go to workers in small groups, one thread per worker, and the gradients of the workers are added
 //! in their order. So the result depends on the number of workers, but not on the machine.
 
 mod attention;
@@ -19,6 +19,7 @@ mod delta;
 mod forward;
 mod head_norms;
 mod ttt;
+mod units;
 mod weights;
 
 use std::sync::Arc;
@@ -134,19 +135,17 @@ impl FusedLearner {
             prepared,
             params: &params.values,
         };
-        let group = (GROUP_TOKENS / t).max(1);
-        let groups: Vec<std::ops::Range<usize>> =
-            (0..batch.b).step_by(group).map(|at| at..(at + group).min(batch.b)).collect();
+        let (units, predictions) = (units::units(batch, GROUP_TOKENS), batch.predictions());
         let count = self.workers.len();
         let learn = grads.is_some();
         std::thread::scope(|scope| {
-            let (shared, groups) = (&shared, &groups);
+            let (shared, units) = (&shared, &units);
             let handles: Vec<_> = self
                 .workers
                 .iter_mut()
                 .enumerate()
                 .map(|(i, worker)| {
-                    scope.spawn(move || worker.run(shared, batch, groups.iter().skip(i).step_by(count), learn))
+                    scope.spawn(move || worker.run(shared, units.iter().skip(i).step_by(count), predictions, learn))
                 })
                 .collect();
             handles.into_iter().try_for_each(|h| match h.join() {
@@ -157,7 +156,7 @@ impl FusedLearner {
         if let Some(grads) = &mut grads {
             self.add_gradients(grads);
         }
-        Ok(self.workers.iter().map(|worker| worker.loss).sum::<f64>() / batch.predictions() as f64)
+        Ok(self.workers.iter().map(|worker| worker.loss).sum::<f64>() / predictions as f64)
     }
 }
 
