@@ -26,6 +26,7 @@ const SEEDS: &[(&str, &str)] = &[
     ("gguf", "testdata/gguf"),
     ("constraint", "testdata/constraints"),
     ("extractor", "testdata/extractor"),
+    ("extractor", "testdata/extractor_recurrent"),
     ("http_body", "testdata/http"),
     ("safetensors", "testdata/bitnet/sharded_tiny/packed"),
     ("template", "crates/loader/src/chat/templates"),

@@ -1,6 +1,6 @@
 //! Options whose values have names: parsers that give the library's own types, with a line of help for each name.
 
-use bitnet::{ActivationBits, ChooseBy, HeadMode, KvType, Pooling, QkLayout};
+use bitnet::{ActivationBits, ChooseBy, Directions, HeadMode, KvType, Pooling, QkLayout};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// A name, its value, and its line in the help.
@@ -64,6 +64,15 @@ pub(crate) fn pooling() -> impl TypedValueParser<Value = Pooling> {
         Pooling::Last => "The last token, which has read all others",
     };
     one_of(Pooling::ALL.map(|pooling| (pooling.name(), pooling, help(pooling))))
+}
+
+/// Which words an extractor's words know about.
+pub(crate) fn directions() -> impl TypedValueParser<Value = Directions> {
+    let help = |directions| match directions {
+        Directions::Both => "All words of the text",
+        Directions::Forward => "The words before it only: to see what reading in both directions is worth",
+    };
+    one_of(Directions::ALL.map(|directions| (directions.name(), directions, help(directions))))
 }
 
 /// Scores of texts.

@@ -94,6 +94,21 @@ fn layers_may_read_in_two_directions_instead() {
 }
 
 #[test]
+fn words_may_know_only_what_stands_before_them() {
+    let p = Place::new();
+    p.write("home.jsonl", utterances());
+    p.run(&train(&["home.jsonl"], &["--directions", "forward", "--once"])).ok();
+    let shown = p.run(&["show", "m/export/model.gguf"]).ok().out;
+    assert!(shown.contains("attention over the words before and itself"), "{shown}");
+    let shown = p.run(&["show", "m/export", "--json"]).json();
+    assert_eq!(shown["extractor"]["directions"], "forward");
+    assert_eq!(shown["extractor"]["tasks"][0]["once"], serde_json::json!(["room"]));
+    let extractor = bitnet::Extractor::load(p.path("m/export")).unwrap();
+    assert_eq!(extractor.config().directions, bitnet::Directions::Forward);
+    assert_eq!(extractor.extract("switch on the light in the kitchen").unwrap().intent, "on");
+}
+
+#[test]
 fn wrong_utterances_and_options_are_named() {
     let p = Place::new();
     p.write("home.jsonl", utterances());
@@ -109,6 +124,7 @@ fn wrong_utterances_and_options_are_named() {
         (&["home.jsonl"], &["--typos", "2"], "typos is 2"),
         (&["home.jsonl"], &["--mixer", "ttt-mlp"], "attention, ttt-linear or gated-delta"),
         (&["home.jsonl"], &["--mixer", "attention,ttt-linear,attention"], "3 names for 2 layers"),
+        (&["home.jsonl"], &["--directions", "backward"], "possible values: both, forward"),
         (&["home.jsonl"], &["--time", "soon"], "40m"),
         (&["a=home.jsonl", "b=home.jsonl"], &["--val-data", "home.jsonl"], "one task"),
         (&[], &[], "no utterances"),

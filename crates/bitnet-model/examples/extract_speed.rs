@@ -1,4 +1,5 @@
-//! The time that an extractor of the usual shape takes for a call, on one thread, with random weights.
+//! The time that an extractor takes for a call, on one thread, with random weights: in the shape of the shipped English
+//! file, one layer, and in the usual shape of two.
 //!
 //! ```text
 //! cargo run --release -p bitnet-model --example extract_speed
@@ -17,8 +18,16 @@ fn main() -> Result<(), bitnet_model::ModelError> {
         TaskConfig::new("slots", names("i", 7), names("s", 39)),
         TaskConfig::new("intents", names("i", 150), vec![]),
     ];
-    let extractor = Extractor::new(ExtractorWeights::synthetic(ExtractorConfig::new(tasks), 1)?)?;
-    println!("{}, {} KiB of weights", extractor.kernel(), extractor.byte_len() / 1024);
+    for (layers, buckets) in [(1, 27_000), (2, 16_384)] {
+        let config = ExtractorConfig { num_layers: layers, buckets, ..ExtractorConfig::new(tasks.clone()) };
+        let extractor = Extractor::new(ExtractorWeights::synthetic(config, 1)?)?;
+        println!("layers: {layers}; {}, {} KiB of weights", extractor.kernel(), extractor.byte_len() / 1024);
+        time_calls(&extractor)?;
+    }
+    Ok(())
+}
+
+fn time_calls(extractor: &Extractor) -> Result<(), bitnet_model::ModelError> {
     let mut scratch = extractor.scratch();
     let mut utterance = Utterance::default();
     for text in [

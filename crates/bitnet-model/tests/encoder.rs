@@ -1,8 +1,8 @@
 //! The extractor: bits that do not depend on the instruction set, texts of any kind, consistent answers.
 
 use bitnet_model::encoder::{
-    EncoderMixer, Extractor, ExtractorConfig, ExtractorWeights, MAX_WORDS, OosRule, OosScore, Scratch, TaskConfig,
-    tag_may_follow,
+    Directions, EncoderMixer, Extractor, ExtractorConfig, ExtractorWeights, MAX_WORDS, OosRule, OosScore, Scratch,
+    TaskConfig, tag_may_follow,
 };
 use bitnet_model::{Activation, ModelError};
 use ternary_kernels::Isa;
@@ -154,6 +154,43 @@ fn directions_mirror_each_other() {
     }
 }
 
+/// Read forward, a word has the same bits whatever follows it, on every instruction set; read in both directions it has
+/// not.
+#[test]
+fn read_forward_a_word_knows_nothing_of_what_follows() {
+    use EncoderMixer::{Attention, GatedDelta, TttLinear};
+    let text =
+        "play some jazz by miles davis, then 青空 and a song of queen or add all that one may hear on a rainy day!";
+    let emissions = |extractor: &Extractor, text: &str| -> Vec<u32> {
+        let mut scratch = extractor.scratch();
+        let found = extractor.extract_into(0, text, &mut scratch).unwrap();
+        found.emissions.iter().map(|v| v.to_bits()).collect()
+    };
+    for mixers in [[Attention, Attention], [TttLinear, TttLinear], [GatedDelta, Attention]] {
+        let of = |directions, isa| {
+            let mut config = ExtractorConfig { directions, reach: 2, ..config() };
+            // The intent depends on the whole text.
+            config.tasks[0].intent_slots = None;
+            Extractor::for_isa(mixed_of(config, &mixers), isa).unwrap()
+        };
+        let whole = emissions(&of(Directions::Forward, Isa::Scalar), text);
+        for isa in Isa::available() {
+            let (forward, both) = (of(Directions::Forward, isa), of(Directions::Both, isa));
+            assert_eq!(emissions(&forward, text), whole, "{mixers:?} {isa:?}");
+            for (end, _) in text.match_indices(' ').chain([(text.len(), "")]) {
+                let (part, other) = (emissions(&forward, &text[..end]), emissions(&both, &text[..end]));
+                assert_eq!(part, whole[..part.len()], "{mixers:?} {isa:?} {:?}", &text[..end]);
+                assert!(end == text.len() || other != emissions(&both, text)[..other.len()], "{mixers:?} {isa:?}");
+            }
+        }
+        let mut kept = mixed_of(ExtractorConfig { directions: Directions::Forward, ..config() }, &mixers);
+        kept.config.directions = Directions::Both;
+        let recurrent = mixers.iter().any(|m| m.is_recurrent());
+        let refused = Extractor::new(kept).map_err(|e| e.to_string());
+        assert_eq!(refused.is_err_and(|e| e.contains("blk.0.backward")), recurrent);
+    }
+}
+
 #[test]
 fn buffers_hold_nothing_of_earlier_texts() {
     for mixers in [EncoderMixer::Attention, EncoderMixer::TttLinear, EncoderMixer::GatedDelta] {
@@ -270,7 +307,7 @@ fn tasks_are_found_by_their_names() {
 #[test]
 fn bad_configurations_and_weights_are_refused_and_named() {
     type Change = fn(&mut ExtractorConfig);
-    let changes: [(Change, &str); 22] = [
+    let changes: [(Change, &str); 24] = [
         (|c| c.buckets = 0, "buckets"),
         (|c| c.hidden_size = 40, "hidden_size"),
         (|c| c.hidden_size = usize::MAX, "hidden_size"),
@@ -292,6 +329,8 @@ fn bad_configurations_and_weights_are_refused_and_named() {
         (|c| c.tasks[0].slots[1] = "a\nb".into(), "tasks.slots"),
         (|c| c.tasks[0].intent_slots = Some(vec![vec![3]; 5]), "tasks.intent_slots"),
         (|c| c.tasks[0].oos = Some(OosRule { score: OosScore::Energy, threshold: f32::NAN }), "tasks.oos"),
+        (|c| c.tasks[0].once = vec![3], "tasks.once"),
+        (|c| c.tasks[0].once = vec![1, 0], "tasks.once"),
         (|c| c.tasks[0].temperature = 0.0, "tasks.temperature"),
     ];
     for (change, field) in changes {

@@ -18,6 +18,7 @@ fn calls_allocate_nothing() {
     let names = |of: &str, n: usize| (0..n).map(|i| format!("{of}{i}")).collect();
     let mut task = TaskConfig::new("t", names("intent", 9), names("slot", 6));
     task.intent_slots = Some((0..9).map(|i| vec![i % 6]).collect());
+    task.once = vec![0, 1, 2, 4];
     for mixer in EncoderMixer::ALL {
         let config =
             ExtractorConfig { buckets: 1000, mixers: vec![mixer; 2], ..ExtractorConfig::new(vec![task.clone()]) };

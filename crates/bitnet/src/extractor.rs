@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::Error;
 
 pub use bitnet_model::encoder::{
-    EncoderMixer, ExtractorConfig, ExtractorWeights, Scratch as ExtractorScratch, TaskConfig,
+    Directions, EncoderMixer, ExtractorConfig, ExtractorWeights, Scratch as ExtractorScratch, TaskConfig,
 };
 
 mod answer;

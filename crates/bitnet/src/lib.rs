@@ -17,7 +17,8 @@
 //! [`CancelToken`] ends it from another thread.
 //!
 //! [`Session::choose`] and [`Session::score`] compare texts that could follow, [`Classifier`] sorts texts into classes,
-//! [`Model::embed`] makes vectors of them. An [`Extractor`] is a model of another kind: it names intent and slots of an utterance.
+//! [`Model::embed`] makes vectors of them. An [`Extractor`] is a model of another kind: it names intent and slots of an
+//! utterance.
 //!
 //! With the feature `constrain`, texts follow a grammar: `Session::generate_json` returns values of a type.
 //!
@@ -67,8 +68,8 @@ pub use constrain::{Constraint, ConstraintError, ConstraintLimits};
 pub use embed::{EmbedOptions, Embedding, Pooling};
 pub use error::Error;
 pub use extractor::{
-    EncoderMixer, Extraction, Extractor, ExtractorConfig, ExtractorScratch, ExtractorTask, ExtractorWeights, Slot,
-    TaskConfig,
+    Directions, EncoderMixer, Extraction, Extractor, ExtractorConfig, ExtractorScratch, ExtractorTask,
+    ExtractorWeights, Slot, TaskConfig,
 };
 pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats, StopWhen, WhenFull};
 pub use kernels::{ChosenBy, LayerKernel, UseTuning, kernels_for, store_tuning, tune};

@@ -1,7 +1,7 @@
 //! Files of extractors: both containers hold the same, and other files are not read as extractors.
 
 use bitnet_model::encoder::{
-    EncoderMixer, Extractor, ExtractorConfig, ExtractorWeights, OosRule, OosScore, TaskConfig, Utterance,
+    Directions, EncoderMixer, Extractor, ExtractorConfig, ExtractorWeights, OosRule, OosScore, TaskConfig, Utterance,
 };
 use loader::extractor::{self, ARCHITECTURE, config_from_json, config_to_json};
 use loader::gguf::{GgmlType, Gguf, GgufWriter, Metadata};
@@ -14,6 +14,7 @@ fn weights() -> ExtractorWeights {
     let mut task = TaskConfig::new("music", names("intent", 4), names("slot", 2));
     task.intent_slots = Some(vec![vec![0, 1], vec![], vec![1], vec![0]]);
     task.oos = Some(OosRule { score: OosScore::MaxLogit, threshold: 0.1 });
+    task.once = vec![1];
     task.temperature = 1.3;
     let config = ExtractorConfig {
         buckets: 40,
@@ -101,6 +102,38 @@ fn recurrent_layers_are_in_both_containers() {
 }
 
 #[test]
+fn one_direction_is_in_both_containers() {
+    use EncoderMixer::{Attention, GatedDelta, TttLinear};
+    let folder = tempfile::tempdir().unwrap();
+    let (file, hf) = (folder.path().join("a.gguf"), folder.path().join("hf"));
+    for mixer in [Attention, TttLinear, GatedDelta] {
+        let config = ExtractorConfig { directions: Directions::Forward, ..mixed(&[mixer; 2]).config };
+        let written = ExtractorWeights::synthetic(config, 5).unwrap();
+        extractor::write_gguf(&file, &written).unwrap();
+        extractor::write_safetensors(&hf, &written).unwrap();
+        let text = std::fs::read_to_string(hf.join("config.json")).unwrap();
+        assert!(text.contains("\"directions\":\"forward\""), "{text}");
+        let expected = answer(written, "play sme jazz");
+        for path in [&file, &hf] {
+            assert_eq!(answer(extractor::read(path).unwrap(), "play sme jazz"), expected, "{mixer:?}");
+        }
+        assert_ne!(answer(mixed(&[mixer; 2]), "play sme jazz"), expected);
+    }
+    // Files that read in both directions say nothing of it, as before; what they have for the other one is refused.
+    let both = mixed(&[TttLinear]);
+    let json = config_to_json(&both.config).unwrap();
+    assert!(!json.contains("directions") && config_from_json(json.as_bytes()).unwrap().directions == Directions::Both);
+    extractor::write_gguf(&file, &both).unwrap();
+    let said = json.replacen("\"intermediate_size\"", "\"directions\":\"forward\",\"intermediate_size\"", 1);
+    let file = std::fs::read(&file).unwrap();
+    let forward = rewritten(&file, |m| m.set("extractor.config", said.as_str()), |_, _, _, _| true);
+    let error = forward.unwrap_err().to_string();
+    assert!(error.contains("blk.0.backward"), "{error}");
+    let error = config_from_json(said.replacen("forward", "backward", 1).as_bytes()).unwrap_err().to_string();
+    assert!(error.contains("both or forward"), "{error}");
+}
+
+#[test]
 fn tensors_of_recurrences_are_asked_for_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.gguf");
@@ -174,6 +207,8 @@ fn configurations_are_read_as_written_or_refused() {
         ("\"buckets\":40,", "", "buckets"),
         ("\"temperature\":1.3", "\"temperature\":1e99", "temperature"),
         ("\"name\":\"topic\"", "\"name\":\"music\"", "tasks.name"),
+        ("\"once\":[1]", "\"once\":[2]", "tasks.once"),
+        ("\"once\":[1]", "\"once\":true", "JSON"),
     ] {
         let error = changed(from, to);
         assert!(error.contains(word), "{to}: {error}");

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::features::{FeatureConfig, MAX_REACH};
-use super::mixer::EncoderMixer;
+use super::mixer::{Directions, EncoderMixer};
 use crate::{Activation, ModelError};
 
 /// Words of a text that are read; later ones are cut, see [`Utterance::cut`](super::Utterance::cut).
@@ -61,6 +61,8 @@ pub struct TaskConfig {
     /// For each intent the slots (indices into `slots`) that a text of it may have, in ascending order; `None` if
     /// any may. Others are forbidden when tags are chosen.
     pub intent_slots: Option<Vec<Vec<usize>>>,
+    /// The slots (indices into `slots`, in ascending order) that are found at most once in a text.
+    pub once: Vec<usize>,
     /// When a text is out of scope; `None` for a task without such a rule.
     pub oos: Option<OosRule>,
     /// Divisor of the logits of intents before they become probabilities; 1 if nothing was calibrated.
@@ -70,7 +72,15 @@ pub struct TaskConfig {
 impl TaskConfig {
     /// A task of these intents and slots.
     pub fn new(name: &str, intents: Vec<String>, slots: Vec<String>) -> Self {
-        Self { name: name.to_owned(), intents, slots, intent_slots: None, oos: None, temperature: 1.0 }
+        Self {
+            name: name.to_owned(),
+            intents,
+            slots,
+            intent_slots: None,
+            once: Vec::new(),
+            oos: None,
+            temperature: 1.0,
+        }
     }
 
     /// Tags of a word: `O`, then `B-x` and `I-x` for each slot; 0 without slots, where there is no tag head.
@@ -123,6 +133,8 @@ pub struct ExtractorConfig {
     pub num_heads: usize,
     /// The mixer of each layer; empty where all are attention.
     pub mixers: Vec<EncoderMixer>,
+    /// Whether words know what stands behind them.
+    pub directions: Directions,
     /// Width of the feed-forward blocks.
     pub intermediate_size: usize,
     /// Between gate and up: SiLU or squared ReLU.
@@ -146,6 +158,7 @@ impl ExtractorConfig {
             num_layers: 2,
             num_heads: 4,
             mixers: Vec::new(),
+            directions: Directions::Both,
             intermediate_size: 384,
             activation: Activation::Silu,
             rope_theta: 10000.0,
@@ -156,7 +169,8 @@ impl ExtractorConfig {
 
     /// Which features words have.
     pub fn features(&self) -> FeatureConfig {
-        FeatureConfig { buckets: self.buckets, runs: self.runs, reach: self.reach }
+        let after = self.directions == Directions::Both;
+        FeatureConfig { buckets: self.buckets, runs: self.runs, reach: self.reach, after }
     }
 
     /// Width of a head.
@@ -273,12 +287,12 @@ impl TaskConfig {
             if lists.len() != self.intents.len() {
                 return bad("tasks.intent_slots", format!("{} lists", lists.len()), "one list for each intent");
             }
-            for list in lists {
-                let ascending = list.windows(2).all(|pair| pair[0] < pair[1]);
-                if !ascending || list.last().is_some_and(|last| *last >= self.slots.len()) {
-                    let must = "ascending numbers of slots, the first slot being 0";
-                    return bad("tasks.intent_slots", format!("{list:.40?}"), must);
-                }
+        }
+        let lists = self.intent_slots.iter().flatten().map(|list| ("tasks.intent_slots", list));
+        for (field, list) in lists.chain([("tasks.once", &self.once)]) {
+            let ascending = list.windows(2).all(|pair| pair[0] < pair[1]);
+            if !ascending || list.last().is_some_and(|last| *last >= self.slots.len()) {
+                return bad(field, format!("{list:.40?}"), "ascending numbers of slots, the first slot being 0");
             }
         }
         if let Some(rule) = self.oos.filter(|rule| !rule.threshold.is_finite()) {

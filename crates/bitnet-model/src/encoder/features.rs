@@ -18,6 +18,7 @@
 //!   3. of words of letters and of signs, as far as [`FeatureConfig::reach`] goes, the folded word with another one, a
 //!      space between: `p`, the word before and this one; `q`, this one and the word after; then `P` and `Q`, the same
 //!      with the words two places away. `<` stands for a word before the first, `>` for one after the last.
+//!      `q` and `Q` are missing where an encoder reads [forward only](FeatureConfig::after).
 //!   4. of words of letters, where [`FeatureConfig::runs`] says so, `n`: runs of 3, then of 4, of 5 and of 2 characters
 //!      of `<word>`; the `>` is missing where the word was cut at 32.
 //!   5. of single characters, instead of 3 and 4: `l`: the character before and the word; `r`: the word and the
@@ -54,12 +55,14 @@ pub struct FeatureConfig {
     pub runs: bool,
     /// How many words on each side a word makes pairs with, 0 to 2.
     pub reach: usize,
+    /// Whether words have features of what stands behind them (`q`, `Q`, `r` and `b`).
+    pub after: bool,
 }
 
 impl FeatureConfig {
     /// The usual features in this many rows: runs, and pairs with the words next to a word.
     pub fn new(buckets: usize) -> Self {
-        Self { buckets, runs: true, reach: 1 }
+        Self { buckets, runs: true, reach: 1, after: true }
     }
 }
 
@@ -181,7 +184,9 @@ impl Utterance {
                 let before = i.checked_sub(distance + 1).map_or(&['<'][..], word_at);
                 let after = Some(i + distance + 1).filter(|i| *i < words.len()).map_or(&['>'][..], word_at);
                 push(pair(kinds[0], before, word));
-                push(pair(kinds[1], word, after));
+                if config.after {
+                    push(pair(kinds[1], word, after));
+                }
             }
         }
         match words[i].kind {
@@ -200,8 +205,10 @@ impl Utterance {
                 let after = folded.get(i + 1).and_then(|f| chars[f.chars.clone()].first()).copied();
                 let (before, after) = (before.unwrap_or('<'), after.unwrap_or('>'));
                 push(Hash::new(b'l').char(before).chars(word));
-                push(Hash::new(b'r').chars(word).char(after));
-                push(Hash::new(b'b').char(before).chars(word).char(after));
+                if config.after {
+                    push(Hash::new(b'r').chars(word).char(after));
+                    push(Hash::new(b'b').char(before).chars(word).char(after));
+                }
             }
             WordKind::Letters | WordKind::Sign => (),
         }
@@ -347,7 +354,7 @@ mod tests {
         let hash = |kind: u8, text: &str| text.chars().fold(Hash::new(kind), Hash::char).finish() % (1 << 22);
         let mut utterance = Utterance::default();
         let of = |utterance: &mut Utterance, reach| {
-            utterance.read("Ann\u{2019}s car!", FeatureConfig { reach, runs: false, buckets: 1 << 22 });
+            utterance.read("Ann\u{2019}s car!", FeatureConfig { reach, runs: false, after: true, buckets: 1 << 22 });
             (0..4).map(|i| utterance.features(i).to_vec()).collect::<Vec<_>>()
         };
         let word = |w: &str, s: &str| vec![hash(b'w', w), hash(b's', s)];
@@ -360,6 +367,24 @@ mod tests {
         assert_eq!(far[1][..4], near[1]);
         assert_eq!(far[1][4..], [hash(b'P', "< 's"), hash(b'Q', "'s !")]);
         assert_eq!(far[2][4..], [hash(b'P', "ann car"), hash(b'Q', "car >")]);
+    }
+
+    #[test]
+    fn read_forward_a_word_has_no_feature_of_what_follows() {
+        let of = |text: &str, after| {
+            let mut utterance = Utterance::default();
+            utterance.read(text, FeatureConfig { reach: 2, after, ..FeatureConfig::new(1 << 22) });
+            (0..utterance.words().len()).map(|i| utterance.features(i).to_vec()).collect::<Vec<_>>()
+        };
+        for (text, more) in [("play so", "play so what, please"), ("Go東", "Go東へ!"), ("a", "a b")] {
+            let (short, long) = (of(text, false), of(more, false));
+            assert_eq!(short[..], long[..short.len()], "{text}");
+            assert_ne!(of(text, true)[..], of(more, true)[..short.len()], "{text}");
+            // What is left out is all that changes.
+            for (few, all) in long.iter().zip(of(more, true)) {
+                assert!(few.iter().all(|f| all.contains(f)) && few.len() < all.len());
+            }
+        }
     }
 
     #[test]

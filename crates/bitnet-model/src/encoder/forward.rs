@@ -236,7 +236,11 @@ impl Extractor {
             let scores = zeros(scores, n * n);
             ops.add_product(of(0), keys, d, scores);
             ops.scale(1.0 / (d as f32).sqrt(), scores);
-            scores.chunks_exact_mut(n).for_each(|row| ops.softmax_in_place(row));
+            for (i, row) in scores.chunks_exact_mut(n).enumerate() {
+                let (seen, unseen) = row.split_at_mut(self.config.directions.seen(i, n));
+                ops.softmax_in_place(seen);
+                unseen.fill(0.0);
+            }
             let read = zeros(read, n * d);
             ops.add_product(scores, of(2), n, read);
             for (row, read) in all.chunks_exact_mut(width).zip(read.chunks_exact(d)) {

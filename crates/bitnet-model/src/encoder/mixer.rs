@@ -8,7 +8,7 @@ use crate::{DeltaTensor, ModelError, Projection, TttTensor};
 /// How a layer carries what stands at one word to the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum EncoderMixer {
-    /// Attention over all words, without a mask.
+    /// Attention over all words, without a mask if the encoder reads in both [`Directions`].
     #[default]
     Attention,
     /// TTT-Linear (arXiv:2407.04620) forward over the words and backward over them; the results are added.
@@ -19,6 +19,53 @@ pub enum EncoderMixer {
 
 /// The two directions of a recurrence, in the order in which layers hold them.
 pub const DIRECTIONS: [&str; 2] = ["forward", "backward"];
+
+/// Which words the vector of a word may depend on: all of the text, or only those up to it.
+///
+/// Reading in one direction is an ablation, which says what the other one is worth. Pooling and the choice of tags
+/// see the whole text in either case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Directions {
+    /// Attention to all words, recurrences forward and backward, features of both neighbours.
+    #[default]
+    Both,
+    /// Attention with a causal mask, recurrences forward only, features of the neighbours on the left only.
+    Forward,
+}
+
+impl Directions {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Both, Self::Forward];
+
+    /// The name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Both => "both",
+            Self::Forward => "forward",
+        }
+    }
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|d| d.name() == name)
+    }
+
+    /// Directions in which recurrences read, the first of [`DIRECTIONS`].
+    pub fn count(self) -> usize {
+        match self {
+            Self::Both => 2,
+            Self::Forward => 1,
+        }
+    }
+
+    /// How many of `n` words word `i` reads: those before it and itself, or all.
+    pub(crate) fn seen(self, i: usize, n: usize) -> usize {
+        match self {
+            Self::Both => n,
+            Self::Forward => i + 1,
+        }
+    }
+}
 
 impl EncoderMixer {
     /// All of them.
@@ -111,9 +158,13 @@ impl ExtractorConfig {
         c
     }
 
-    /// Names and shapes of what layer `l` has in full precision for each direction, in the order of
-    /// [`EncoderLayer::directions`](super::EncoderLayer::directions); nothing where it is attention.
-    pub fn direction_tensors(&self, l: usize) -> Vec<(&'static str, Vec<usize>)> {
+    /// Names and shapes of what layer `l` has in full precision for direction `d` of [`DIRECTIONS`], in the order of
+    /// [`EncoderLayer::directions`](super::EncoderLayer::directions); nothing for attention, and for a direction in
+    /// which the encoder does not read.
+    pub fn direction_tensors(&self, l: usize, d: usize) -> Vec<(&'static str, Vec<usize>)> {
+        if d >= self.directions.count() {
+            return Vec::new();
+        }
         match self.mixer(l) {
             EncoderMixer::Attention => Vec::new(),
             EncoderMixer::TttLinear => {

@@ -11,7 +11,7 @@ use ttt_layer::{DeltaConfig, TttLayer};
 
 use super::config::{ExtractorConfig, tag_may_follow};
 use super::features::Utterance;
-use super::mixer::{DIRECTIONS, EncoderMixer};
+use super::mixer::{DIRECTIONS, Directions, EncoderMixer};
 use crate::TttTensor;
 use crate::config::Activation;
 use crate::nn::{BitLinear, RmsNorm, Rotary, rms_norm};
@@ -38,10 +38,10 @@ struct Layer {
 enum Mixing {
     /// Queries, keys, values.
     Attention(Box<[BitLinear; 3]>),
-    /// Forward and backward; the last projection is the layer's own.
-    Ttt(Box<[TttLayer<Linear>; 2]>),
-    /// Queries, keys, values, gate; forward and backward.
-    Delta(Box<([BitLinear; 4], [DeltaDirection; 2])>),
+    /// Forward, perhaps backward; the last projection is the layer's own.
+    Ttt(Vec<TttLayer<Linear>>),
+    /// Queries, keys, values, gate; forward, perhaps backward.
+    Delta(Box<[BitLinear; 4]>, Vec<DeltaDirection>),
 }
 
 /// Heads of a task: weight and bias of intents; of tags with transitions, where there are slots.
@@ -72,7 +72,7 @@ fn ttt(config: &ExtractorConfig, l: usize, direction: usize, vb: &VarBuilder) ->
     let c = config.ttt_layer();
     let official = TttTensor::ALL.into_iter().filter(|t| t.shape(&c).is_some()).map(TttTensor::path);
     let mut tensors = HashMap::new();
-    for ((name, shape), official) in config.direction_tensors(l).into_iter().zip(official) {
+    for ((name, shape), official) in config.direction_tensors(l, direction).into_iter().zip(official) {
         let tensor = vb.pp(DIRECTIONS[direction]).get(shape, name)?;
         tensors.insert(official.trim_start_matches("ttt.").to_owned(), tensor);
     }
@@ -103,7 +103,7 @@ struct DeltaDirection {
 
 impl DeltaDirection {
     fn new(config: &ExtractorConfig, l: usize, direction: usize, vb: &VarBuilder) -> Result<Self> {
-        let all = config.direction_tensors(l).into_iter();
+        let all = config.direction_tensors(l, direction).into_iter();
         let all: Vec<Tensor> =
             all.map(|(name, shape)| vb.pp(DIRECTIONS[direction]).get(shape, name)).collect::<Result<_>>()?;
         let [alpha, beta, conv, decay, decay_bias, norm] =
@@ -181,11 +181,14 @@ impl CandleExtractor {
                 EncoderMixer::Attention => {
                     Mixing::Attention(Box::new([own("attn_q")?, own("attn_k")?, own("attn_v")?]))
                 }
-                EncoderMixer::TttLinear => Mixing::Ttt(Box::new([ttt(config, l, 0, &vb)?, ttt(config, l, 1, &vb)?])),
+                EncoderMixer::TttLinear => {
+                    let directions = 0..config.directions.count();
+                    Mixing::Ttt(directions.map(|d| ttt(config, l, d, &vb)).collect::<Result<_>>()?)
+                }
                 EncoderMixer::GatedDelta => {
                     let projections = [own("attn_q")?, own("attn_k")?, own("attn_v")?, own("attn_gate")?];
-                    let direction = |d| DeltaDirection::new(config, l, d, &vb);
-                    Mixing::Delta(Box::new((projections, [direction(0)?, direction(1)?])))
+                    let directions = (0..config.directions.count()).map(|d| DeltaDirection::new(config, l, d, &vb));
+                    Mixing::Delta(Box::new(projections), directions.collect::<Result<_>>()?)
                 }
             };
             Ok(Layer {
@@ -241,16 +244,25 @@ impl CandleExtractor {
             let mixed = match &layer.mixing {
                 Mixing::Attention(qkv) => self.attend(qkv, &a)?,
                 Mixing::Ttt(directions) => {
-                    let [forward, backward] = &**directions;
                     let read = |layer: &TttLayer<Linear>, a: &Tensor| layer.forward(&a.unsqueeze(0)?)?.squeeze(0);
-                    (read(forward, &a)? + turned(&read(backward, &turned(&a)?)?)?)?
+                    let forward = read(&directions[0], &a)?;
+                    match directions.get(1) {
+                        None => forward,
+                        Some(backward) => (forward + turned(&read(backward, &turned(&a)?)?)?)?,
+                    }
                 }
-                Mixing::Delta(layer) => {
-                    let ([q, k, v, gate], [forward, backward]) = &**layer;
+                Mixing::Delta(projections, directions) => {
+                    let [q, k, v, gate] = &**projections;
                     let qkv = Tensor::cat(&[q.forward(&a)?, k.forward(&a)?, v.forward(&a)?], 1)?;
                     let z = gate.forward(&a)?;
-                    let back = backward.read(&turned(&a)?, &turned(&qkv)?, &turned(&z)?)?;
-                    (forward.read(&a, &qkv, &z)? + turned(&back)?)?
+                    let forward = directions[0].read(&a, &qkv, &z)?;
+                    match directions.get(1) {
+                        None => forward,
+                        Some(backward) => {
+                            let back = backward.read(&turned(&a)?, &turned(&qkv)?, &turned(&z)?)?;
+                            (forward + turned(&back)?)?
+                        }
+                    }
                 }
             };
             x = (x + layer.o.forward(&layer.attn_sub_norm.forward(&mixed)?)?)?;
@@ -268,7 +280,7 @@ impl CandleExtractor {
         Ok((e, self.norm.forward(&x)?))
     }
 
-    /// Attention over all words, `[words, hidden]`.
+    /// Attention over all words, or those up to each one, `[words, hidden]`.
     fn attend(&self, [q, k, v]: &[BitLinear; 3], a: &Tensor) -> Result<Tensor> {
         let (words, heads, d) = (a.dim(0)?, self.config.num_heads, self.config.head_dim());
         let rotary = Rotary::new(d, f64::from(self.config.rope_theta)).tables(0, words, a.device())?;
@@ -277,7 +289,12 @@ impl CandleExtractor {
         let q = rotary.apply(&split(q.forward(a)?)?)?;
         let k = rotary.apply(&split(k.forward(a)?)?)?;
         let v = split(v.forward(a)?)?;
-        let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * (1.0 / (d as f64).sqrt()))?;
+        let mut scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? * (1.0 / (d as f64).sqrt()))?;
+        if self.config.directions == Directions::Forward {
+            let unseen = |i: usize| (0..words).map(move |j| if j > i { FORBIDDEN } else { 0.0 });
+            let mask: Vec<f32> = (0..words).flat_map(unseen).collect();
+            scores = scores.broadcast_add(&Tensor::from_vec(mask, (words, words), a.device())?)?;
+        }
         let mixed = ops::softmax(&scores, D::Minus1)?.matmul(&v)?;
         mixed.transpose(1, 2)?.reshape((words, heads * d))
     }

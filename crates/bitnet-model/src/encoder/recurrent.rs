@@ -1,4 +1,5 @@
-//! Layers whose mixer is a recurrence: it reads the words forward and, with parameters of its own, backward.
+//! Layers whose mixer is a recurrence: it reads the words forward and, with parameters of its own and if the encoder
+//! reads in both directions, backward.
 //!
 //! Both directions read the same projections, so a second direction costs its recurrence and its few floats. The
 //! recurrences are those of language models (`ttt_layer`), which are the same on every instruction set.
@@ -12,14 +13,14 @@ use ttt_layer::{
 use super::config::ExtractorConfig;
 use super::forward::{Extractor, Scratch, sized};
 use super::layer::{Layer, Mixing, Stack};
-use super::mixer::EncoderMixer;
+use super::mixer::{Directions, EncoderMixer};
 use crate::ModelError;
 
-/// A recurrence in both directions: forward, backward.
+/// A recurrence in the directions in which it reads: forward, perhaps backward.
 #[derive(Debug)]
 pub(super) enum Recurrence {
-    Ttt(Box<[RowWise; 2]>),
-    Delta(Box<[GatedDelta; 2]>),
+    Ttt(Vec<RowWise>),
+    Delta(Vec<GatedDelta>),
 }
 
 impl Recurrence {
@@ -30,27 +31,27 @@ impl Recurrence {
         directions: &[Vec<f32>; 2],
         ops: Ops,
     ) -> Result<Option<Self>, ModelError> {
-        let [forward, backward] = directions;
+        let directions = directions.iter().take(config.directions.count());
         Ok(match mixer {
             EncoderMixer::Attention => None,
             EncoderMixer::TttLinear => {
                 let c = config.ttt_layer();
-                let of = |values: &[f32]| -> Result<RowWise, ModelError> {
+                let of = |values: &Vec<f32>| -> Result<RowWise, ModelError> {
                     Ok(RowWise::with_ops(&c, &TttParameters::from_flat(&c, values)?, ops)?)
                 };
-                Some(Self::Ttt(Box::new([of(forward)?, of(backward)?])))
+                Some(Self::Ttt(directions.map(of).collect::<Result<_, _>>()?))
             }
             EncoderMixer::GatedDelta => {
                 let c = config.delta_layer();
-                let of = |values: &[f32]| -> Result<GatedDelta, ModelError> {
+                let of = |values: &Vec<f32>| -> Result<GatedDelta, ModelError> {
                     Ok(GatedDelta::with_ops(&c, &DeltaParameters::from_flat(&c, values)?, ops)?)
                 };
-                Some(Self::Delta(Box::new([of(forward)?, of(backward)?])))
+                Some(Self::Delta(directions.map(of).collect::<Result<_, _>>()?))
             }
         })
     }
 
-    /// Floats of both directions.
+    /// Floats of all directions.
     pub(super) fn floats(&self) -> usize {
         match self {
             Self::Ttt(all) => all.iter().flat_map(RowWise::learnt).map(<[f32]>::len).sum(),
@@ -153,7 +154,7 @@ fn reverse_rows(x: &mut [f32], width: usize) {
 }
 
 impl Extractor {
-    /// `h += o(sub_norm(forward(norm(h)) + backward(norm(h))))`.
+    /// `h += o(sub_norm(forward(norm(h)) + backward(norm(h))))`; the second term where it reads in both directions.
     pub(super) fn recur(&self, layer: &Layer, n: usize, s: &mut Scratch) -> Result<(), ModelError> {
         let width = self.config.hidden_size;
         self.quantize(&s.h, &layer.attn_norm, &mut s.batch)?;
@@ -174,13 +175,15 @@ impl Extractor {
         }
         let all = sized(&mut attention.all, n * width);
         r.read(recurrence, 0, Out::Forward(&mut *all));
-        reverse_rows(&mut r.normed, width);
-        let columns = r.projected.len() / n.max(1);
-        reverse_rows(&mut r.projected, columns);
-        sized(&mut r.backward, n * width);
-        r.read(recurrence, 1, Out::Backward);
-        for (out, back) in all.chunks_exact_mut(width).zip(r.backward.chunks_exact(width).rev()) {
-            self.ops.add_assign(out, back);
+        if self.config.directions == Directions::Both {
+            reverse_rows(&mut r.normed, width);
+            let columns = r.projected.len() / n.max(1);
+            reverse_rows(&mut r.projected, columns);
+            sized(&mut r.backward, n * width);
+            r.read(recurrence, 1, Out::Backward);
+            for (out, back) in all.chunks_exact_mut(width).zip(r.backward.chunks_exact(width).rev()) {
+                self.ops.add_assign(out, back);
+            }
         }
         self.quantize(all, &layer.attn_sub_norm, &mut s.batch)?;
         self.add_product(&layer.o, &s.batch, &mut s.acc, &mut s.h);

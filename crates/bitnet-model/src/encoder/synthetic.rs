@@ -50,7 +50,7 @@ fn direction(config: &ExtractorConfig, layer: usize, d: usize, numbers: &dyn Fn(
         };
         numbers(&direction_tensor_name(layer, d, name)).floats(len, mean, half)
     };
-    config.direction_tensors(layer).into_iter().flat_map(of).collect()
+    config.direction_tensors(layer, d).into_iter().flat_map(of).collect()
 }
 
 impl ExtractorWeights {

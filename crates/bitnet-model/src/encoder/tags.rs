@@ -7,6 +7,7 @@ use ternary_kernels::Ops;
 use super::config::{ExtractorConfig, TAG_OUTSIDE, TaskConfig, tag_begin, tag_inside};
 use super::forward::sized;
 use super::heads::{finite, largest, transposed};
+use super::once::Once;
 use super::weights::TaskWeights;
 use super::words::Word;
 use crate::ModelError;
@@ -25,6 +26,8 @@ pub(super) struct Tagger {
     start: Vec<f32>,
     /// `[tags]`
     end: Vec<f32>,
+    /// Slots that are found at most once.
+    once: Vec<usize>,
 }
 
 /// Buffers of a tag head, and its results.
@@ -35,6 +38,7 @@ pub(super) struct TagScratch {
     /// `[n, tags]`
     pub(super) emissions: Vec<f32>,
     viterbi: ViterbiScratch,
+    once: Once,
     pub(super) tags: Vec<u16>,
     pub(super) spans: Vec<Span>,
 }
@@ -101,6 +105,7 @@ impl Tagger {
             to_inside: (0..slots).map(|s| [tag_begin(s), tag_inside(s)].map(|from| row(from)[tag_inside(s)])).collect(),
             start: row(tags).to_vec(),
             end: row(tags + 1).to_vec(),
+            once: task.once.clone(),
         }
     }
 
@@ -136,19 +141,21 @@ impl Tagger {
         for row in emissions.chunks_exact_mut(tags) {
             forbidden.iter().for_each(|tag| row[usize::from(*tag)] = f32::NEG_INFINITY);
         }
-        self.viterbi(&s.emissions, n, &mut s.viterbi, &mut s.tags);
+        let TagScratch { emissions, viterbi, once, tags: chosen, .. } = &mut *s;
+        self.viterbi(emissions, n, viterbi, chosen);
+        once.choose(&self.once, emissions, tags, chosen, |emissions, out| self.viterbi(emissions, n, viterbi, out));
         spans(&s.tags, words, &mut s.spans);
         Ok(())
     }
 
     /// The sequence of tags with the largest sum of emissions `[n, tags]` and transitions, among those in which `I-x`
     /// follows `B-x` or `I-x`. Sums go from left to right, `(score + transition) + emission`, and of equal ones the
-    /// lower tag before wins.
-    fn viterbi(&self, emissions: &[f32], n: usize, s: &mut ViterbiScratch, out: &mut Vec<u16>) {
+    /// lower tag before wins. Returns the sum.
+    fn viterbi(&self, emissions: &[f32], n: usize, s: &mut ViterbiScratch, out: &mut Vec<u16>) -> f32 {
         let (tags, slots) = (self.bias.len(), self.to_inside.len());
         sized(out, n);
         if n == 0 {
-            return;
+            return 0.0;
         }
         let (score, next) = (sized(&mut s.score, tags), sized(&mut s.next, tags));
         let (best, from) = (sized(&mut s.best, 1 + slots), sized(&mut s.from, 1 + slots));
@@ -184,10 +191,12 @@ impl Tagger {
         }
         score.iter_mut().zip(&self.end).for_each(|(score, end)| *score += end);
         let mut tag = largest(score) as u16;
+        let sum = score[usize::from(tag)];
         for (t, out) in out.iter_mut().enumerate().rev() {
             *out = tag;
             tag = back[t * tags + usize::from(tag)];
         }
+        sum
     }
 }
 
@@ -222,26 +231,32 @@ mod tests {
         (Tagger::new(&config, &task, &w), transitions)
     }
 
-    /// All sequences of tags, tried one by one.
-    fn exhaustive(transitions: &[f32], tags: usize, emissions: &[f32]) -> (f64, Vec<u16>) {
+    /// All sequences of tags, tried one by one; slots of `once` begin at most once.
+    fn exhaustive(transitions: &[f32], tags: usize, emissions: &[f32], once: &[usize]) -> (f64, Vec<u16>) {
         let n = emissions.len() / tags;
         let mut best = (f64::NEG_INFINITY, Vec::new());
         for code in 0..tags.pow(n as u32) {
             let path: Vec<usize> = (0..n).map(|t| code / tags.pow(t as u32) % tags).collect();
             let legal = (0..n).all(|t| tag_may_follow(t.checked_sub(1).map(|p| path[p]), path[t]));
-            if !legal {
+            let twice = |slot: &usize| path.iter().filter(|tag| **tag == tag_begin(*slot)).count() > 1;
+            if !legal || once.iter().any(twice) {
                 continue;
             }
-            let at = |from: usize, to: usize| f64::from(transitions[from * tags + to]);
-            let sum = at(tags, path[0])
-                + path.windows(2).map(|p| at(p[0], p[1])).sum::<f64>()
-                + path.iter().enumerate().map(|(t, tag)| f64::from(emissions[t * tags + tag])).sum::<f64>()
-                + at(tags + 1, path[n - 1]);
+            let path: Vec<u16> = path.into_iter().map(|t| t as u16).collect();
+            let sum = exhaustive_score(transitions, tags, emissions, &path);
             if sum > best.0 {
-                best = (sum, path.iter().map(|t| *t as u16).collect());
+                best = (sum, path);
             }
         }
         best
+    }
+
+    fn exhaustive_score(transitions: &[f32], tags: usize, emissions: &[f32], path: &[u16]) -> f64 {
+        let at = |from: u16, to: u16| f64::from(transitions[usize::from(from) * tags + usize::from(to)]);
+        at(tags as u16, path[0])
+            + path.windows(2).map(|p| at(p[0], p[1])).sum::<f64>()
+            + path.iter().enumerate().map(|(t, tag)| f64::from(emissions[t * tags + usize::from(*tag)])).sum::<f64>()
+            + at(tags as u16 + 1, path[path.len() - 1])
     }
 
     #[test]
@@ -259,8 +274,45 @@ mod tests {
             }
             let mut path = Vec::new();
             tagger.viterbi(&emissions, n, &mut s, &mut path);
-            assert_eq!(path, exhaustive(&transitions, tags, &emissions).1, "seed {seed}");
+            assert_eq!(path, exhaustive(&transitions, tags, &emissions, &[]).1, "seed {seed}");
         }
+    }
+
+    /// Chosen again once, the tags are the best ones; chosen again more often, they are legal and mostly the best.
+    #[test]
+    fn slots_that_occur_once_begin_once() {
+        let (mut s, mut once) = (ViterbiScratch::default(), Once::default());
+        let (mut again, mut more, mut worse) = (0, 0, 0);
+        for seed in 0..200 {
+            let (slots, n, tags) = (2, 5, 5);
+            let (tagger, transitions) = tagger(slots, seed);
+            let mut next = numbers(seed + 5000);
+            let mut emissions: Vec<f32> = (0..n * tags).map(|_| next()).collect();
+            // Beginnings are likely.
+            emissions.chunks_exact_mut(tags).for_each(|row| row[tag_begin(0)] += 0.7);
+            let single: &[usize] = if seed % 2 == 0 { &[0] } else { &[0, 1] };
+            let before = emissions.clone();
+            let mut path = Vec::new();
+            tagger.viterbi(&emissions, n, &mut s, &mut path);
+            let rounds = once.choose(single, &emissions, tags, &mut path, |e, out| tagger.viterbi(e, n, &mut s, out));
+            assert_eq!(emissions, before);
+            let (best, expected) = exhaustive(&transitions, tags, &emissions, single);
+            let score = exhaustive_score(&transitions, tags, &emissions, &path);
+            match rounds {
+                0 | 1 => assert_eq!(path, expected, "seed {seed}"),
+                _ => worse += usize::from(path != expected),
+            }
+            (again, more) = (again + usize::from(rounds > 0), more + usize::from(rounds > 1));
+            assert!(score <= best + 1e-9, "seed {seed}");
+            for slot in single {
+                assert!(path.iter().filter(|tag| usize::from(**tag) == tag_begin(*slot)).count() <= 1, "seed {seed}");
+            }
+            (0..n).for_each(|t| {
+                let from = t.checked_sub(1).map(|p| usize::from(path[p]));
+                assert!(tag_may_follow(from, usize::from(path[t])), "seed {seed}: {path:?}");
+            });
+        }
+        assert!(again > 50 && more > 3 && 2 * worse < more, "{again}, {more} more than once, {worse} not the best");
     }
 
     #[test]

@@ -100,7 +100,8 @@ pub struct EncoderLayer {
     /// Gate of what a recurrence found, `[hidden, hidden]`; none with attention.
     pub out_gate: Option<TernaryMatrix>,
     /// The full-precision parameters of a recurrence, forward and backward: the tensors of
-    /// [`ExtractorConfig::direction_tensors`] one after the other; empty with attention.
+    /// [`ExtractorConfig::direction_tensors`] one after the other; empty with attention, and where it does not read in
+    /// that direction.
     pub directions: [Vec<f32>; 2],
     /// Gain of the norm before the output projection, `[hidden]`.
     pub attn_sub_norm: Vec<f32>,
@@ -335,8 +336,8 @@ impl ExtractorWeights {
                     return Err(ModelError::EncoderScales { layer: i, projection });
                 }
             }
-            let tensors = c.direction_tensors(i);
             for (d, mut rest) in layer.directions.iter().map(Vec::as_slice).enumerate() {
+                let tensors = c.direction_tensors(i, d);
                 let expected = tensors.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
                 size(&|| direction_tensor_name(i, d, "*"), expected, rest.len())?;
                 for (name, shape) in &tensors {

@@ -1,7 +1,7 @@
 //! The configuration of an extractor as JSON, the same text in both containers.
 
 use bitnet_model::Activation;
-use bitnet_model::encoder::{EncoderMixer, ExtractorConfig, OosRule, OosScore, TaskConfig};
+use bitnet_model::encoder::{Directions, EncoderMixer, ExtractorConfig, OosRule, OosScore, TaskConfig};
 use serde::{Deserialize, Serialize};
 
 use super::{ARCHITECTURE, FORMAT};
@@ -21,6 +21,9 @@ struct File {
     num_attention_heads: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mixer: Option<Mixers>,
+    /// `both` where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directions: Option<String>,
     intermediate_size: usize,
     hidden_act: String,
     rope_theta: f32,
@@ -71,6 +74,8 @@ struct Task {
     slots: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     intent_slots: Option<Vec<Vec<usize>>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    once: Vec<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     oos: Option<Oos>,
     temperature: f32,
@@ -127,6 +132,12 @@ pub fn config_from_json(json: &[u8]) -> Result<ExtractorConfig, LoadError> {
         "relu2" => Activation::Relu2,
         _ => return Err(unknown("hidden_act", file.hidden_act, "it must be silu or relu2")),
     };
+    let directions = match file.directions {
+        None => Directions::Both,
+        Some(name) => {
+            Directions::from_name(&name).ok_or_else(|| unknown("directions", name, "it must be both or forward"))?
+        }
+    };
     let task = |task: Task| -> Result<TaskConfig, LoadError> {
         let oos = match task.oos {
             None => None,
@@ -136,8 +147,8 @@ pub fn config_from_json(json: &[u8]) -> Result<ExtractorConfig, LoadError> {
                 Some(OosRule { score, threshold })
             }
         };
-        let Task { name, intents, slots, intent_slots, temperature, .. } = task;
-        Ok(TaskConfig { name, intents, slots, intent_slots, oos, temperature })
+        let Task { name, intents, slots, intent_slots, once, temperature, .. } = task;
+        Ok(TaskConfig { name, intents, slots, intent_slots, once, oos, temperature })
     };
     let config = ExtractorConfig {
         buckets: file.buckets,
@@ -147,6 +158,7 @@ pub fn config_from_json(json: &[u8]) -> Result<ExtractorConfig, LoadError> {
         num_layers: file.num_hidden_layers,
         num_heads: file.num_attention_heads,
         mixers: file.mixer.map_or(Ok(Vec::new()), |m| m.read(file.num_hidden_layers))?,
+        directions,
         intermediate_size: file.intermediate_size,
         activation,
         rope_theta: file.rope_theta,
@@ -168,6 +180,7 @@ pub fn config_to_json(config: &ExtractorConfig) -> Result<String, LoadError> {
         intents: t.intents.clone(),
         slots: t.slots.clone(),
         intent_slots: t.intent_slots.clone(),
+        once: t.once.clone(),
         oos: t.oos.map(|rule| Oos { score: rule.score.name().to_owned(), threshold: rule.threshold }),
         temperature: t.temperature,
     };
@@ -181,6 +194,7 @@ pub fn config_to_json(config: &ExtractorConfig) -> Result<String, LoadError> {
         num_hidden_layers: config.num_layers,
         num_attention_heads: config.num_heads,
         mixer: Mixers::new(&config.mixers),
+        directions: Some(config.directions).filter(|d| *d != Directions::Both).map(|d| d.name().to_owned()),
         intermediate_size: config.intermediate_size,
         hidden_act: config.activation.name().to_owned(),
         rope_theta: config.rope_theta,

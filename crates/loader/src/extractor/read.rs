@@ -86,7 +86,7 @@ fn collect(tensors: &Tensors, config: ExtractorConfig) -> Result<ExtractorWeight
         let optional = |which: Projection| has(which).then(|| matrix(which)).transpose();
         let direction = |d: usize| -> Result<Vec<f32>, LoadError> {
             let mut all = Vec::new();
-            for (name, shape) in config.direction_tensors(i) {
+            for (name, shape) in config.direction_tensors(i, d) {
                 all.extend(tensors.floats(&direction_tensor_name(i, d, name), &shape)?);
             }
             Ok(all)
@@ -137,8 +137,10 @@ fn refuse_others(tensors: &Tensors, config: &ExtractorConfig) -> Result<(), Load
         for (_, name) in config.mixer(i).projections() {
             known.extend([format!("blk.{i}.{name}.weight"), format!("blk.{i}.{name}.weight_scale")]);
         }
-        let directions = config.direction_tensors(i);
-        known.extend(directions.iter().flat_map(|(name, _)| [0, 1].map(|d| direction_tensor_name(i, d, name))));
+        for d in 0..config.directions.count() {
+            let tensors = config.direction_tensors(i, d);
+            known.extend(tensors.iter().map(|(name, _)| direction_tensor_name(i, d, name)));
+        }
     }
     for task in &config.tasks {
         known.extend(HeadTensor::of(task).map(|tensor| tensor.name(task)));

@@ -34,8 +34,8 @@ fn items(w: &ExtractorWeights) -> Vec<(String, Vec<usize>, Item<'_>)> {
             let shape = vec![matrix.rows(), matrix.cols()];
             all.push((format!("blk.{i}.{name}.weight"), shape, Item::Ternary(matrix)));
         }
-        let tensors = c.direction_tensors(i);
         for (d, values) in layer.directions.iter().enumerate() {
+            let tensors = c.direction_tensors(i, d);
             let mut rest = values.as_slice();
             for (name, shape) in &tensors {
                 // The lengths were checked.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bitnet::{EncoderMixer, Extractor, ExtractorConfig, TaskConfig};
+use bitnet::{Directions, EncoderMixer, Extractor, ExtractorConfig, TaskConfig};
 use loader::extractor;
 use serde_json::{Value as Json, json};
 
@@ -43,10 +43,13 @@ pub(super) fn describe(path: &Path, out: &mut Lines<'_>) {
 
 /// The mixers in words: one for all, or a list.
 fn mixers(c: &ExtractorConfig) -> String {
-    let word = |mixer: EncoderMixer| match mixer {
-        EncoderMixer::Attention => "attention over all words",
-        EncoderMixer::TttLinear => "TTT-Linear, forward and backward",
-        EncoderMixer::GatedDelta => "the gated delta rule, forward and backward",
+    let word = |mixer: EncoderMixer| match (mixer, c.directions) {
+        (EncoderMixer::Attention, Directions::Both) => "attention over all words",
+        (EncoderMixer::Attention, Directions::Forward) => "attention over the words before and itself",
+        (EncoderMixer::TttLinear, Directions::Both) => "TTT-Linear, forward and backward",
+        (EncoderMixer::TttLinear, Directions::Forward) => "TTT-Linear, forward",
+        (EncoderMixer::GatedDelta, Directions::Both) => "the gated delta rule, forward and backward",
+        (EncoderMixer::GatedDelta, Directions::Forward) => "the gated delta rule, forward",
     };
     let all: Vec<EncoderMixer> = (0..c.num_layers).map(|l| c.mixer(l)).collect();
     match all.iter().all(|m| *m == all[0]) {
@@ -60,9 +63,14 @@ fn summary(task: &TaskConfig) -> String {
         let shown: Vec<&str> = names.iter().take(8).map(String::as_str).collect();
         format!("{}{}", shown.join(", "), if names.len() > 8 { " ..." } else { "" })
     };
+    let once = match task.once.len() {
+        0 => String::new(),
+        n if n == task.slots.len() => ", each at most once".to_owned(),
+        n => format!(", {n} of them at most once"),
+    };
     let slots = match task.slots.len() {
         0 => String::new(),
-        n => format!("; {n} slots ({})", names(&task.slots)),
+        n => format!("; {n} slots ({}){once}", names(&task.slots)),
     };
     let oos = match task.oos {
         None => "has no out-of-scope threshold".to_owned(),
@@ -84,11 +92,16 @@ pub(super) fn complete(path: &Path, json: &mut Json) {
             let task = |t: &TaskConfig| {
                 let oos = t.oos.map(|rule| json!({ "score": rule.score.name(), "threshold": rule.threshold }));
                 let TaskConfig { name, intents, slots, temperature, .. } = t;
-                json!({ "name": name, "intents": intents, "slots": slots, "oos": oos, "temperature": temperature })
+                let once: Vec<&String> = t.once.iter().map(|slot| &slots[*slot]).collect();
+                json!({
+                    "name": name, "intents": intents, "slots": slots, "once": once, "oos": oos,
+                    "temperature": temperature,
+                })
             };
             json!({
                 "buckets": c.buckets, "hidden_size": c.hidden_size, "num_hidden_layers": c.num_layers,
-                "num_attention_heads": c.num_heads, "mixers": (0..c.num_layers).map(|l| c.mixer(l).name()).collect::<Vec<_>>(),
+                "num_attention_heads": c.num_heads, "directions": c.directions.name(),
+                "mixers": (0..c.num_layers).map(|l| c.mixer(l).name()).collect::<Vec<_>>(),
                 "intermediate_size": c.intermediate_size,
                 "hidden_act": c.activation.name(), "memory_bytes": extractor.model().byte_len(),
                 "tasks": c.tasks.iter().map(task).collect::<Vec<_>>(),

@@ -1,5 +1,7 @@
-//! Attention over all words of a text, in both directions, and its gradient. Texts have a dozen words, so plain loops
-//! over heads of a few dozen numbers do it.
+//! Attention over the words of a text, in both directions or with a causal mask, and its gradient. Texts have a dozen
+//! words, so plain loops over heads of a few dozen numbers do it.
+
+use crate::encoder::Directions;
 
 /// Heads of attention.
 #[derive(Clone, Copy, Debug)]
@@ -7,6 +9,7 @@ pub(super) struct Heads {
     pub(super) heads: usize,
     /// Width of a head, even.
     pub(super) d: usize,
+    pub(super) directions: Directions,
 }
 
 /// Cosines and sines of the rotary embedding, `[words, d / 2]`.
@@ -65,7 +68,7 @@ impl Heads {
     }
 
     /// Attention of one text: `qkv` `[n, 3 hidden]`, rotated already. Writes `out` `[n, hidden]` and appends the
-    /// probabilities `[heads, n, n]` to `probs`.
+    /// probabilities `[heads, n, n]` to `probs`: 0 where a word does not see another one, so that the gradient is, too.
     pub(super) fn forward(self, qkv: &[f32], out: &mut [f32], probs: &mut Vec<f32>) {
         let (hidden, d) = (self.hidden(), self.d);
         let n = out.len() / hidden;
@@ -76,7 +79,8 @@ impl Heads {
             for i in 0..n {
                 let at = probs.len();
                 let q = part(i, 0);
-                probs.extend((0..n).map(|j| dot(q, part(j, 1)) * scale));
+                let seen = self.directions.seen(i, n);
+                probs.extend((0..seen).map(|j| dot(q, part(j, 1)) * scale));
                 let p = &mut probs[at..];
                 let most = p.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 p.iter_mut().for_each(|p| *p = (*p - most).exp());
@@ -86,6 +90,7 @@ impl Heads {
                 for (j, p) in p.iter().enumerate() {
                     axpy(*p, part(j, 2), out);
                 }
+                probs.resize(at + n, 0.0);
             }
         }
     }

@@ -166,8 +166,9 @@ impl Crf {
     }
 }
 
-/// The best tags of a text: the highest score over all that are allowed (Viterbi), for `emissions` `[n, tags]`.
-pub(super) fn best(transitions: &[f32], emissions: &[f32], tags: usize) -> Vec<u16> {
+/// The best tags of a text and their score: the highest one over all that are allowed (Viterbi), for `emissions`
+/// `[n, tags]`.
+pub(super) fn best(transitions: &[f32], emissions: &[f32], tags: usize) -> (f32, Vec<u16>) {
     let n = emissions.len() / tags;
     let mut score = vec![f32::NEG_INFINITY; tags];
     let mut from = vec![0u16; n * tags];
@@ -201,12 +202,12 @@ pub(super) fn best(transitions: &[f32], emissions: &[f32], tags: usize) -> Vec<u
     }
     let end = &transitions[tags * (tags + 1)..];
     let mut best = (0..tags).fold(0, |b, t| if score[t] + end[t] > score[b] + end[b] { t } else { b });
-    let mut path = vec![0; n];
+    let (mut path, sum) = (vec![0; n], score[best] + end[best]);
     for t in (0..n).rev() {
         path[t] = best as u16;
         best = usize::from(from[t * tags + best]);
     }
-    path
+    (sum, path)
 }
 
 #[cfg(test)]
@@ -282,7 +283,7 @@ mod tests {
             let (wt, we) = (wide(&transitions), wide(&emissions));
             let of = |y: &Vec<usize>| score(&wt, &we, tags, y).unwrap_or(f64::NEG_INFINITY);
             let most = all(gold.len(), tags).max_by(|a, b| of(a).total_cmp(&of(b))).unwrap();
-            let found: Vec<usize> = best(&transitions, &emissions, tags).into_iter().map(usize::from).collect();
+            let found: Vec<usize> = best(&transitions, &emissions, tags).1.into_iter().map(usize::from).collect();
             assert_eq!(found, most);
         }
     }

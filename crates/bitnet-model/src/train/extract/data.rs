@@ -132,6 +132,17 @@ impl TaskData {
         }
         (0..self.intents.len()).map(|i| seen.remove(&i).unwrap_or_default().into_iter().collect()).collect()
     }
+
+    /// The slots that no utterance has twice, in ascending order.
+    pub fn slots_seen_once(&self) -> Vec<usize> {
+        let mut once = vec![true; self.slots.len()];
+        for u in self.train.iter().chain(&self.valid) {
+            for (i, slot) in u.slots.iter().enumerate() {
+                once[*slot] &= !u.slots[..i].contains(slot);
+            }
+        }
+        once.iter().enumerate().filter(|(_, once)| **once).map(|(slot, _)| slot).collect()
+    }
 }
 
 /// Appends the lines of a file.
@@ -294,6 +305,10 @@ mod tests {
         assert_eq!(data.train[0].said.value(0), "青空");
         assert_eq!((data.train[0].intent, data.valid[0].intent, data.train[1].intent), (Some(1), Some(0), None));
         assert_eq!(data.slots_of_intents(), [vec![], vec![0]]);
+        assert_eq!(data.slots_seen_once(), [0]);
+        let mut twice = data.clone();
+        twice.valid[0].slots = vec![0, 0];
+        assert!(twice.slots_seen_once().is_empty());
         std::fs::write(&path, format!("{good}\n{{\"text\": \"a\", \"intent\": 1}}\n")).unwrap();
         let error = read().unwrap_err().to_string();
         assert!(error.contains("a.jsonl: line 5: field \"intent\""), "{error}");

@@ -91,7 +91,7 @@ impl Learner {
             let q = of(Projection::Q, l)?.ok_or_else(lost)?;
             let (k, v) = (of(Projection::K, l)?, of(Projection::V, l)?.ok_or_else(lost)?);
             let out_gate = of(Projection::OutGate, l)?;
-            let directions = place.directions.each_ref().map(|r| exported(c, l, &values[r.clone()]));
+            let directions = [0, 1].map(|d| exported(c, l, d, &values[place.directions[d].clone()]));
             let [o] = <[TernaryMatrix; 1]>::try_from(matrices(o, h, h)?).map_err(|_| lost())?;
             let [gate, up] = <[TernaryMatrix; 2]>::try_from(matrices(gate_up, f, h)?).map_err(|_| lost())?;
             let [down] = <[TernaryMatrix; 1]>::try_from(matrices(down, h, f)?).map_err(|_| lost())?;

@@ -9,6 +9,7 @@ use super::heads::{HeadRoom, Loss, Weights, mask};
 use super::net::Net;
 use super::params::{Places, Table, TableGradients, init};
 use crate::encoder::ExtractorConfig;
+use crate::encoder::once::Once;
 use crate::train::{AdamW, AdamWOptions, Params, Random, Rates, TrainError, gradient_norm};
 
 /// The answer of the model for a text.
@@ -245,7 +246,14 @@ impl Learner {
                         scores.iter_mut().skip(tag).step_by(tags).for_each(|s| *s = f32::NEG_INFINITY);
                     }
                 }
-                guesses[*text].tags = crf::best(&values[transitions.clone()], scores, tags);
+                let transitions = &values[transitions.clone()];
+                let mut chosen = crf::best(transitions, scores, tags).1;
+                Once::default().choose(&about.once, scores, tags, &mut chosen, |scores, out| {
+                    let (sum, tags) = crf::best(transitions, scores, tags);
+                    *out = tags;
+                    sum
+                });
+                guesses[*text].tags = chosen;
             }
         }
         guesses

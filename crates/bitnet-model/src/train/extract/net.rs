@@ -76,7 +76,7 @@ fn sized(v: &mut Vec<f32>, len: usize) -> &mut [f32] {
 impl Net {
     /// For a configuration that was checked.
     pub(super) fn new(config: &ExtractorConfig, ops: Ops) -> Self {
-        let heads = Heads { heads: config.num_heads, d: config.head_dim() };
+        let heads = Heads { heads: config.num_heads, d: config.head_dim(), directions: config.directions };
         let layers = || 0..config.num_layers;
         Self {
             ops,

@@ -7,7 +7,7 @@ use super::data::TaskData;
 use super::heads::Weights;
 use super::learner::StepRates;
 use crate::Activation;
-use crate::encoder::{EncoderMixer, ExtractorConfig, TaskConfig};
+use crate::encoder::{Directions, EncoderMixer, ExtractorConfig, TaskConfig};
 use crate::train::{Rates, TrainError};
 
 /// Shape of the model and how it learns.
@@ -23,6 +23,8 @@ pub struct ExtractOptions {
     pub ffn: usize,
     /// The mixer of each layer; one for all, or none for attention everywhere.
     pub mixers: Vec<EncoderMixer>,
+    /// Whether words know what stands behind them.
+    pub directions: Directions,
     /// Rows of the table of features.
     pub buckets: usize,
     /// Whether runs of characters are features of words.
@@ -83,6 +85,8 @@ pub struct ExtractOptions {
     pub in_scope: Option<f64>,
     /// Whether only slots that were seen with an intent are found with it.
     pub slots_of_intents: bool,
+    /// Whether slots that no utterance has twice are found at most once.
+    pub once: bool,
     /// How the training data is varied.
     pub augmentation: Augmentation,
     /// Seed of the parameters, the order, the errors and everything else that is random.
@@ -97,6 +101,7 @@ impl Default for ExtractOptions {
             heads: 4,
             ffn: 384,
             mixers: Vec::new(),
+            directions: Directions::Both,
             buckets: 16384,
             runs: true,
             reach: 1,
@@ -125,6 +130,7 @@ impl Default for ExtractOptions {
             patience: 12,
             in_scope: None,
             slots_of_intents: true,
+            once: false,
             augmentation: Augmentation::default(),
             seed: 1,
         }
@@ -210,6 +216,9 @@ impl ExtractOptions {
             if self.slots_of_intents && !data.slots.is_empty() {
                 task.intent_slots = Some(data.slots_of_intents());
             }
+            if self.once {
+                task.once = data.slots_seen_once();
+            }
             task
         };
         let mut config = ExtractorConfig::new(tasks.iter().map(of).collect());
@@ -224,6 +233,7 @@ impl ExtractOptions {
             [one] => vec![*one; self.layers.min(64)],
             all => all.to_vec(),
         };
+        config.directions = self.directions;
         config.activation = self.activation;
         config
     }

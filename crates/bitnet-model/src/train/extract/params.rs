@@ -58,7 +58,7 @@ pub(super) fn init(config: &ExtractorConfig, seed: u64) -> (Params, Places) {
             (name(n), vec![rows, cols], Role::Projection(l))
         }));
         for d in [0, 1] {
-            let tensors = config.direction_tensors(l).into_iter();
+            let tensors = config.direction_tensors(l, d).into_iter();
             let name = |n| direction_tensor_name(l, d, parameter_name(n));
             all.extend(tensors.map(|(n, shape)| (name(n), shape, Role::Norm)));
         }
@@ -123,8 +123,8 @@ fn places(config: &ExtractorConfig, params: &Params) -> Places {
             mixer.end = next().end;
         }
         let [o, gate, up, down] = [next(), next(), next(), next()];
-        let directions = [0, 1].map(|_| {
-            let count = config.direction_tensors(l).len();
+        let directions = [0, 1].map(|d| {
+            let count = config.direction_tensors(l, d).len();
             let all: Vec<_> = (0..count).map(|_| next()).collect();
             all.first().zip(all.last()).map_or(0..0, |(first, last)| join(first, last))
         });

@@ -1,5 +1,6 @@
 //! Recurrent mixers while they are trained: each text of a batch is a sequence of its own, read forward and, turned
-//! around, backward with parameters of its own. Gradients are those of `ttt_layer`, run on both.
+//! around, backward with parameters of its own (if the encoder reads in both directions). Gradients are those of
+//! `ttt_layer`, run on each.
 
 use std::ops::Range;
 
@@ -21,11 +22,11 @@ pub(super) fn parameter_name(name: &'static str) -> &'static str {
     if name == DECAY { "ssm_a_log" } else { name }
 }
 
-/// The values in files for the parameters `values` of a direction of layer `l`.
-pub(super) fn exported(config: &ExtractorConfig, l: usize, values: &[f32]) -> Vec<f32> {
+/// The values in files for the parameters `values` of direction `d` of layer `l`.
+pub(super) fn exported(config: &ExtractorConfig, l: usize, d: usize, values: &[f32]) -> Vec<f32> {
     let mut out = values.to_vec();
     let mut at = 0;
-    for (name, shape) in config.direction_tensors(l) {
+    for (name, shape) in config.direction_tensors(l, d) {
         let len: usize = shape.iter().product();
         if name == DECAY {
             out[at..at + len].iter_mut().for_each(|log| *log = -log.exp());
@@ -35,11 +36,11 @@ pub(super) fn exported(config: &ExtractorConfig, l: usize, values: &[f32]) -> Ve
     out
 }
 
-/// A recurrence with the parameters of one step: forward, backward.
+/// A recurrence with the parameters of one step: forward, perhaps backward.
 #[derive(Debug)]
 pub(super) enum Rule {
-    Ttt(Box<[RowWise; 2]>),
-    Delta(Box<[GatedDelta; 2]>),
+    Ttt(Vec<RowWise>),
+    Delta(Vec<GatedDelta>),
 }
 
 /// Of one text in one direction.
@@ -78,22 +79,23 @@ impl Rule {
         places: &[Range<usize>; 2],
         ops: Ops,
     ) -> Result<Option<Self>, ModelError> {
-        let [forward, backward] = places.each_ref().map(|place| exported(config, l, &values[place.clone()]));
+        let places = places.iter().enumerate().take(config.directions.count());
+        let directions = places.map(|(d, place)| exported(config, l, d, &values[place.clone()]));
         Ok(match config.mixer(l) {
             EncoderMixer::Attention => None,
             EncoderMixer::TttLinear => {
                 let c = config.ttt_layer();
-                let of = |values: &[f32]| -> Result<RowWise, ModelError> {
-                    Ok(RowWise::with_ops(&c, &TttParameters::from_flat(&c, values)?, ops)?)
+                let of = |values: Vec<f32>| -> Result<RowWise, ModelError> {
+                    Ok(RowWise::with_ops(&c, &TttParameters::from_flat(&c, &values)?, ops)?)
                 };
-                Some(Self::Ttt(Box::new([of(&forward)?, of(&backward)?])))
+                Some(Self::Ttt(directions.map(of).collect::<Result<_, _>>()?))
             }
             EncoderMixer::GatedDelta => {
                 let c = config.delta_layer();
-                let of = |values: &[f32]| -> Result<GatedDelta, ModelError> {
-                    Ok(GatedDelta::with_ops(&c, &DeltaParameters::from_flat(&c, values)?, ops)?)
+                let of = |values: Vec<f32>| -> Result<GatedDelta, ModelError> {
+                    Ok(GatedDelta::with_ops(&c, &DeltaParameters::from_flat(&c, &values)?, ops)?)
                 };
-                Some(Self::Delta(Box::new([of(&forward)?, of(&backward)?])))
+                Some(Self::Delta(directions.map(of).collect::<Result<_, _>>()?))
             }
         })
     }
@@ -102,6 +104,14 @@ impl Rule {
         match self {
             Self::Ttt(rows) => rows[0].ops(),
             Self::Delta(rules) => rules[0].ops(),
+        }
+    }
+
+    /// Whether it reads backward, too.
+    fn reads_backward(&self) -> bool {
+        match self {
+            Self::Ttt(rows) => rows.len() > 1,
+            Self::Delta(rules) => rules.len() > 1,
         }
     }
 
@@ -230,7 +240,7 @@ impl RecurrentTape {
 }
 
 impl RecurrentRoom {
-    /// The results of both directions for the texts at `texts`, added, into `out` `[n, hidden]`.
+    /// The results of all directions for the texts at `texts`, added, into `out` `[n, hidden]`.
     pub(super) fn forward(
         &mut self,
         rule: &Rule,
@@ -247,6 +257,9 @@ impl RecurrentRoom {
             let (out, words) = (&mut out[narrow.clone()], text.len());
             let read = Text { x: &tape.x[0][narrow.clone()], projected: &projected[wide.clone()], words };
             rule.forward(0, read, out, forward, &mut self.work);
+            if !rule.reads_backward() {
+                continue;
+            }
             self.turned.resize(out.len(), 0.0);
             let read = Text { x: &tape.x[1][narrow], projected: &tape.turned[wide], words };
             rule.forward(1, read, &mut self.turned, backward, &mut self.work);
@@ -279,6 +292,9 @@ impl RecurrentRoom {
             let read = Text { x: &tape.x[0][narrow.clone()], projected: &projected[wide.clone()], words };
             let to = InputGradients { x: &mut *d_input, projected: &mut *dprojected };
             rule.backward(0, read, dout, forward, to, &mut grads[places[0].clone()], &mut self.work);
+            if !rule.reads_backward() {
+                continue;
+            }
 
             self.turned.resize(dout.len(), 0.0);
             turn(dout, hidden, &mut self.turned);

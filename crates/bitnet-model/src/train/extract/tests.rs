@@ -6,7 +6,7 @@ use super::batch::{Batch, Goal};
 use super::heads::Weights;
 use super::learner::Learner;
 use super::*;
-use crate::encoder::{EncoderMixer, Extractor, ExtractorConfig, FeatureConfig, TaskConfig};
+use crate::encoder::{Directions, EncoderMixer, Extractor, ExtractorConfig, FeatureConfig, TaskConfig};
 use crate::train::Random;
 
 fn names(all: &[&str]) -> Vec<String> {
@@ -38,23 +38,29 @@ fn small() -> ExtractorConfig {
     }
 }
 
-/// The texts of [`texts`].
+/// Some texts.
 const SAID: [&str; 5] = ["play so what by miles davis", "stop!", "青空 please", "what is it", "nothing of that kind"];
 
-/// Every mixer alone, and two of them.
-fn mixtures() -> [Vec<EncoderMixer>; 4] {
+/// Every mixer alone, and two of them, in both directions; every mixer forward only.
+fn shapes() -> Vec<ExtractorConfig> {
+    use Directions::{Both, Forward};
     use EncoderMixer::{Attention, GatedDelta, TttLinear};
-    [vec![], vec![TttLinear; 2], vec![GatedDelta; 2], vec![Attention, TttLinear]]
+    let all = [
+        (Both, vec![]),
+        (Both, vec![TttLinear; 2]),
+        (Both, vec![GatedDelta; 2]),
+        (Both, vec![Attention, TttLinear]),
+        (Forward, vec![]),
+        (Forward, vec![TttLinear, GatedDelta]),
+    ];
+    all.map(|(directions, mixers)| ExtractorConfig { directions, mixers, ..small() }).into()
 }
 
-fn small_of(mixers: &[EncoderMixer]) -> ExtractorConfig {
-    ExtractorConfig { mixers: mixers.to_vec(), ..small() }
-}
-
-fn texts() -> Batch {
+/// The texts of [`SAID`] as an extractor of this configuration reads them.
+fn texts_for(config: &ExtractorConfig) -> Batch {
     let mut batch = Batch::default();
     let mut push = |text: &str, spans: Vec<std::ops::Range<usize>>, slots: &[usize], task, goal| {
-        assert!(batch.push(&Marked::new(text, spans), slots, (task, FeatureConfig::new(64)), goal, &mut || false));
+        assert!(batch.push(&Marked::new(text, spans), slots, (task, config.features()), goal, &mut || false));
     };
     push("play so what by miles davis", vec![5..12, 16..27], &[1, 0], 0, Goal::Intent(0));
     push("stop!", vec![], &[], 0, Goal::Intent(1));
@@ -64,13 +70,17 @@ fn texts() -> Batch {
     batch
 }
 
+fn texts() -> Batch {
+    texts_for(&small())
+}
+
 /// Along the gradient of a tensor, and along a random direction, the loss changes as the gradient says. Without
 /// quantisers: the straight-through estimator ignores them.
 #[test]
 fn gradients_are_slopes() {
-    for mixers in mixtures() {
-        let mut learner = Learner::new(small_of(&mixers), vec![false, true], 3, 1).unwrap();
-        if !mixers.is_empty() {
+    for config in shapes() {
+        let mut learner = Learner::new(config.clone(), vec![false, true], 3, 1).unwrap();
+        if !config.mixers.is_empty() {
             // A trained recurrence has larger numbers than one that begins, whose norms divide by next to nothing.
             let mut values = learner.flat();
             for (name, range) in learner.tensors() {
@@ -81,12 +91,12 @@ fn gradients_are_slopes() {
             }
             learner.set_flat(&values);
         }
-        slopes(learner, &mixers);
+        slopes(learner, &config);
     }
 }
 
-fn slopes(mut learner: Learner, mixers: &[EncoderMixer]) {
-    let batch = texts();
+fn slopes(mut learner: Learner, config: &ExtractorConfig) {
+    let (batch, mixers) = (texts_for(config), (config.directions, &config.mixers));
     let weights = Weights { tags: 0.5, smoothing: 0.1, ..WEIGHTS };
     let gradient = learner.flat_gradient(&batch, weights);
     let values = learner.flat();
@@ -153,6 +163,7 @@ fn what_was_learned_is_what_inference_finds() {
     for mixers in [vec![], vec![EncoderMixer::TttLinear], vec![EncoderMixer::GatedDelta]] {
         learned(&ExtractOptions { mixers, ..options() });
     }
+    learned(&ExtractOptions { directions: Directions::Forward, once: true, ..options() });
 }
 
 fn learned(options: &ExtractOptions) {
@@ -189,12 +200,11 @@ fn learned(options: &ExtractOptions) {
 /// During training a model computes the same as inference, up to the rounding of the table to int8.
 #[test]
 fn the_net_and_inference_agree() {
-    for mixers in mixtures() {
-        agree(small_of(&mixers));
-    }
+    shapes().into_iter().for_each(agree);
 }
 
 fn agree(config: ExtractorConfig) {
+    let batch = texts_for(&config);
     let mut learner = Learner::new(config, vec![false, true], 5, 1).unwrap();
     let weights = learner.export().unwrap();
     // The table as inference has it, so that only the order of float sums differs.
@@ -205,7 +215,6 @@ fn agree(config: ExtractorConfig) {
     });
     learner.set_table(&table.collect::<Vec<f32>>());
     assert_eq!(width, 32);
-    let batch = texts();
     let guesses = learner.guess(&batch);
     let model = Extractor::new(weights).unwrap();
     let mut scratch = model.scratch();
@@ -387,7 +396,7 @@ fn a_teacher_is_believed() {
 #[cfg(feature = "candle")]
 #[test]
 fn gradients_are_those_of_the_candle_layers() -> Result<(), Box<dyn std::error::Error>> {
-    mixtures().iter().try_for_each(|mixers| candle_agrees(small_of(mixers)))
+    shapes().into_iter().try_for_each(candle_agrees)
 }
 
 #[cfg(feature = "candle")]
@@ -401,7 +410,7 @@ fn candle_agrees(config: ExtractorConfig) -> Result<(), Box<dyn std::error::Erro
     use crate::encoder::nn::CandleExtractor;
 
     let mut learner = Learner::new(config.clone(), vec![false, true], 9, 1)?;
-    let batch = texts();
+    let batch = texts_for(&config);
     let weights = Weights { tags: 0.5, smoothing: 0.0, ..WEIGHTS };
     let (loss, gradient) = learner.quantised_gradient(std::slice::from_ref(&batch), weights);
     let (mut values, shapes) = (learner.flat(), learner.shapes());
@@ -420,7 +429,7 @@ fn candle_agrees(config: ExtractorConfig) -> Result<(), Box<dyn std::error::Erro
     let mut total = Tensor::new(0f32, &Device::Cpu)?;
     for (text, t) in SAID.iter().zip(&batch.all) {
         let mut reader = Reader::default();
-        reader.read(text, FeatureConfig::new(64));
+        reader.read(text, config.features());
         let (e, h) = model.encode(&reader)?;
         let mut logits = model.intents(t.task, &e, &h)?;
         if t.task == 1 {
@@ -451,7 +460,12 @@ fn candle_agrees(config: ExtractorConfig) -> Result<(), Box<dyn std::error::Erro
         let ours = &gradient[range];
         let norm = theirs.iter().map(|g| g * g).sum::<f32>().sqrt();
         let off = theirs.iter().zip(ours).map(|(a, b)| (a - b) * (a - b)).sum::<f32>().sqrt();
-        assert!(off <= 1e-3 * norm && norm > 0.0, "{:?}, {name}: {off} of {norm}", config.mixers);
+        assert!(
+            off <= 1e-3 * norm && norm > 0.0,
+            "{:?} {:?}, {name}: {off} of {norm}",
+            config.directions,
+            config.mixers
+        );
     }
     Ok(())
 }

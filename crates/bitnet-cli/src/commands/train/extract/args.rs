@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bitnet::EncoderMixer;
 use bitnet::train::extract::ExtractOptions;
+use bitnet::{Directions, EncoderMixer};
 use clap::Args;
 
+use crate::choices;
 use crate::commands::train::TrainArgs;
 use crate::error::CliError;
 
@@ -29,6 +30,9 @@ pub(crate) struct ExtractArgs {
     /// No runs of characters as features of words
     #[arg(long)]
     no_runs: bool,
+    /// Which words a word knows about: all, or those before it (an ablation) [default: both]
+    #[arg(long, value_name = "WHICH", value_parser = choices::directions())]
+    directions: Option<Directions>,
     /// Share of utterances with typing errors [default: 0.5]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     typos: Option<f64>,
@@ -87,6 +91,9 @@ pub(crate) struct ExtractArgs {
     /// Learn no scores of transitions between tags
     #[arg(long)]
     no_transitions: bool,
+    /// Find slots that no utterance has twice at most once in a text
+    #[arg(long)]
+    once: bool,
     /// Share of the run at its beginning without quantisation [default: 0]
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     float_share: Option<f64>,
@@ -100,6 +107,7 @@ impl ExtractArgs {
             ("--buckets", self.buckets.is_some()),
             ("--reach", self.reach.is_some()),
             ("--no-runs", self.no_runs),
+            ("--directions", self.directions.is_some()),
             ("--typos", self.typos.is_some()),
             ("--left-out", self.left_out.is_some()),
             ("--masked", self.masked.is_some()),
@@ -119,6 +127,7 @@ impl ExtractArgs {
             ("--tag-weight", self.tag_weight.is_some()),
             ("--table-lr", self.table_lr.is_some()),
             ("--no-transitions", self.no_transitions),
+            ("--once", self.once),
             ("--float-share", self.float_share.is_some()),
         ];
         all.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
@@ -199,6 +208,7 @@ pub(super) fn options(args: &TrainArgs) -> Result<ExtractOptions, CliError> {
     set(&mut o.buckets, e.buckets);
     set(&mut o.reach, e.reach);
     o.runs = !e.no_runs;
+    set(&mut o.directions, e.directions);
     set(&mut o.augmentation.left_out, e.left_out);
     set(&mut o.augmentation.masked, e.masked);
     set(&mut o.augmentation.crossed, e.crossed);
@@ -228,6 +238,7 @@ pub(super) fn options(args: &TrainArgs) -> Result<ExtractOptions, CliError> {
     set(&mut o.tag_weight, e.tag_weight);
     set(&mut o.table_lr, e.table_lr);
     o.transitions = !e.no_transitions;
+    o.once = e.once;
     set(&mut o.float_share, e.float_share);
     o.mixers = mixers(&s.mixer)?;
     Ok(o)
