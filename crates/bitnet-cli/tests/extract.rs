@@ -74,6 +74,8 @@ fn vectors_of_texts_are_those_of_the_library() {
         assert_eq!(numbers, extractor.embed(text).unwrap());
     }
     p.run(&["embed", "-m", "a.gguf", "--pooling", "mean", "x"]).fails(2, "--pooling");
+    let plain = p.run(&["embed", "-m", "a.gguf", "--no-normalize", "--json", "play jazz"]).json();
+    assert_ne!(plain["embeddings"][0], a["embeddings"][0]);
 }
 
 #[test]

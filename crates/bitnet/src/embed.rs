@@ -69,7 +69,8 @@ impl Model {
 
     /// The vector of each text, `[hidden]` f32 each: hidden states after the last layer, pooled. A language model is
     /// no embedding model; its vectors tell texts apart, and a trained one tells it better. Encoders of utterances are
-    /// no `Model`: they have [`Extractor::embed`](crate::Extractor::embed).
+    /// no `Model`: they have [`Extractor::embed`](crate::Extractor::embed), and an [`Embedder`](crate::Embedder) opens
+    /// either kind.
     ///
     /// ```no_run
     /// let model = bitnet::Model::load("model.gguf")?;

@@ -38,6 +38,9 @@ pub enum Error {
     /// The values of an extractor do not fit the requested type.
     #[error("the utterance is {intent:?}, and that does not fit the type: {reason}")]
     Answer { intent: String, reason: String },
+    /// A pooling for vectors of an extractor.
+    #[error("{pooling} pooling: vectors of an extractor have one pooling, which its heads read; leave it out")]
+    Pooling { pooling: &'static str },
     /// Something about a constraint or the text under it.
     #[cfg(feature = "constrain")]
     #[error(transparent)]

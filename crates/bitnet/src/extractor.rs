@@ -160,6 +160,22 @@ impl Extractor {
         self.with_scratch(|scratch| Ok(self.inner.model.embed_into(text, scratch)?.to_vec()))
     }
 
+    /// The vectors of `texts`; `normalize` gives them length 1, as [`Extractor::embed`] does.
+    pub(crate) fn embed_all<S: AsRef<str>>(
+        &self,
+        texts: impl IntoIterator<Item = S>,
+        normalize: bool,
+    ) -> Result<Vec<Vec<f32>>, Error> {
+        let model = &self.inner.model;
+        self.with_scratch(|scratch| {
+            let of = |text: S| match normalize {
+                true => Ok(model.embed_into(text.as_ref(), scratch)?.to_vec()),
+                false => Ok(model.pool_into(text.as_ref(), scratch)?.to_vec()),
+            };
+            texts.into_iter().map(of).collect()
+        })
+    }
+
     /// Buffers for [`ExtractorTask::extract_with`].
     pub fn scratch(&self) -> ExtractorScratch {
         self.inner.model.scratch()

@@ -18,7 +18,7 @@
 //!
 //! [`Session::choose`] and [`Session::score`] compare texts that could follow, [`Classifier`] sorts texts into classes,
 //! [`Model::embed`] makes vectors of them. An [`Extractor`] is a model of another kind: it names intent and slots of an
-//! utterance.
+//! utterance. An [`Embedder`] opens either kind and makes vectors.
 //!
 //! With the feature `constrain`, texts follow a grammar: `Session::generate_json` returns values of a type.
 //!
@@ -36,6 +36,7 @@ mod classify;
 #[cfg(feature = "constrain")]
 mod constrain;
 mod embed;
+mod embedder;
 mod error;
 mod exact;
 mod extractor;
@@ -66,6 +67,7 @@ pub use classify::Classifier;
 #[cfg(feature = "constrain")]
 pub use constrain::{Constraint, ConstraintError, ConstraintLimits};
 pub use embed::{EmbedOptions, Embedding, Pooling};
+pub use embedder::Embedder;
 pub use error::Error;
 pub use extractor::{
     Directions, EncoderMixer, Extraction, Extractor, ExtractorConfig, ExtractorScratch, ExtractorTask,

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use bitnet::{EmbedOptions, Extractor, KvType, Pooling};
+use bitnet::{EmbedOptions, Embedder, Error, Extractor, KvType, Pooling};
 use clap::Args;
 use loader::extractor;
 use loader::files::{self, Kind};
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::choices;
 use crate::error::CliError;
 use crate::model_spec::ModelSpec;
-use crate::source::{LoadArgs, Loaded};
+use crate::source::LoadArgs;
 use crate::ui::{self, Ui};
 
 const AFTER_HELP: &str = "\
@@ -77,31 +77,28 @@ pub(crate) fn execute(args: &EmbedArgs, ui: &Ui) -> Result<(), CliError> {
         None => args.texts.clone(),
         Some(file) => lines(files::read_text(file, Kind::TEXT)?),
     };
-    if let Some(ModelSpec::Path(path)) = args.load.model.model.as_ref()
-        && extractor::is_extractor(path)
+    let embedder: Embedder = match &args.load.model.model {
+        Some(ModelSpec::Path(path)) if extractor::is_extractor(path) => Extractor::load(path)?.into(),
+        _ => args.load.request(KvType::F16).load(ui)?.model.into(),
+    };
+    let pooling = args.pooling.or(embedder.pooling());
+    let named = match &embedder {
+        Embedder::Model(model) => model.config().pooling,
+        Embedder::Extractor(_) => None,
+    };
+    if let (Some(named), Some(pooling)) = (named, pooling)
+        && named != pooling
     {
-        return of_extractor(args, path, &texts);
-    }
-    let Loaded { model, .. } = args.load.request(KvType::F16).load(ui)?;
-    let pooling = args.pooling.unwrap_or(model.pooling());
-    if let Some(named) = model.config().pooling.filter(|named| *named != pooling) {
         ui.note(&format!("the model's file asks for {} pooling; using {} instead", named.name(), pooling.name()));
     }
-    let options = EmbedOptions::default().pooling(pooling).normalize(!args.no_normalize);
-    let vectors = model.embed(texts.iter().map(|text| format!("{}{text}", args.prefix)), options)?;
-    print(args, model.config().hidden_size, pooling.name(), &vectors)
-}
-
-/// Vectors of an extractor, which have one pooling and length 1.
-fn of_extractor(args: &EmbedArgs, path: &Path, texts: &[String]) -> Result<(), CliError> {
-    let other = [("--pooling", args.pooling.is_some()), ("--no-normalize", args.no_normalize)];
-    if let Some((option, _)) = other.iter().find(|(_, given)| *given) {
-        return Err(CliError::usage(format!("{option}: vectors of an extractor have one pooling and length 1")));
-    }
-    let extractor = Extractor::load(path)?;
-    let each = texts.iter().map(|text| extractor.embed(&format!("{}{text}", args.prefix)));
-    let vectors = each.collect::<Result<Vec<_>, _>>()?;
-    print(args, 3 * extractor.config().hidden_size, "extractor", &vectors)
+    let mut options = EmbedOptions::default().normalize(!args.no_normalize);
+    options.pooling = pooling;
+    let vectors = embedder.embed_all(texts.iter().map(|text| format!("{}{text}", args.prefix)), options);
+    let vectors = vectors.map_err(|error| match error {
+        Error::Pooling { .. } => CliError::usage(format!("--pooling: {error}")),
+        error => error.into(),
+    })?;
+    print(args, embedder.dimensions(), pooling.map_or("extractor", Pooling::name), &vectors)
 }
 
 fn print(args: &EmbedArgs, dimensions: usize, pooling: &str, vectors: &[Vec<f32>]) -> Result<(), CliError> {

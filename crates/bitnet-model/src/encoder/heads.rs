@@ -148,8 +148,17 @@ impl Extractor {
         Ok(logits)
     }
 
-    /// The vector of `text`: mean and largest value of the last hidden states and mean of the word vectors, `[3 *
-    /// hidden]`, of length 1. Texts without words have zeros.
+    /// The vector of `text` that the intent heads read: mean and largest value of the last hidden states and mean of
+    /// the word vectors, `[3 * hidden]`. Texts without words have zeros.
+    ///
+    /// # Errors
+    /// The errors of [`Extractor::encode`].
+    pub fn pool_into<'s>(&self, text: &str, s: &'s mut Scratch) -> Result<&'s [f32], ModelError> {
+        self.encode(text, s)?;
+        Ok(&s.pooled)
+    }
+
+    /// [`Extractor::pool_into`], scaled to length 1 (texts without words have zeros).
     ///
     /// # Errors
     /// The errors of [`Extractor::encode`].
