@@ -7,6 +7,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 
 use crate::api_error::ApiError;
+use crate::routes::is_page;
 use crate::state::App;
 use crate::{Options, ServerError};
 
@@ -52,8 +53,12 @@ impl Gate {
             return Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message).code("host_not_allowed"));
         }
         let Some(key) = &self.app.options.api_key else { return Ok(()) };
-        // Health checks need no key.
-        if request.uri().path() == "/health" || bearer(request.headers()).is_some_and(|given| key.is(given)) {
+        let path = request.uri().path();
+        // Health checks need no key, nor do the files of the page, which asks for it.
+        if path == "/health"
+            || is_page(path, &self.app.options)
+            || bearer(request.headers()).is_some_and(|given| key.is(given))
+        {
             return Ok(());
         }
         let message = "missing or invalid API key: send `Authorization: Bearer KEY`";

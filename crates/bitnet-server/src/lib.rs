@@ -1,5 +1,6 @@
 //! An OpenAI-compatible HTTP server over [`bitnet`]: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`,
-//! `/v1/models`, with streaming, and `/health` and `/metrics`.
+//! `/v1/models`, with streaming, and `/health` and `/metrics`. With the feature `page` it can serve a page for browsers
+//! at `/` ([`Options::page`]).
 //!
 //! One thread owns all texts and takes them through the model together, a token of each in one pass; connections are
 //! served asynchronously and pass their requests to it through a bounded queue. The text of a request does not depend
@@ -28,6 +29,8 @@ mod gate;
 mod metrics;
 mod net;
 mod options;
+#[cfg(feature = "page")]
+mod page;
 mod pool;
 mod routes;
 mod server;

@@ -66,6 +66,9 @@ pub struct Options {
     /// Host names (`Host`), without a port, that are allowed for a server without a key in addition to those of this
     /// machine. A web page can send requests here under its own name (DNS rebinding), so other names are rejected.
     pub allow_hosts: Vec<String>,
+    /// Whether the page is served at `/`: a front end for browsers, which uses the endpoints like any other client.
+    #[cfg(feature = "page")]
+    pub page: bool,
     /// Texts that are generated at once, in one pass over the weights each step.
     pub max_sessions: usize,
     /// Additional places for short texts: prompt and answer have at most 1,024 tokens together. The second of these
@@ -125,6 +128,8 @@ impl Default for Options {
             api_key: None,
             without_key: false,
             allow_hosts: Vec::new(),
+            #[cfg(feature = "page")]
+            page: false,
             max_sessions: 8,
             short_sessions: 4,
             queue: 64,

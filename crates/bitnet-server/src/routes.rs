@@ -7,6 +7,7 @@ use axum::http::Method;
 use axum::routing::{MethodRouter, get, post};
 
 use crate::api;
+use crate::options::Options;
 use crate::state::App;
 
 /// An endpoint.
@@ -21,7 +22,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    const fn get(path: &'static str, label: &'static str, handler: fn() -> MethodRouter<Arc<App>>) -> Self {
+    pub(crate) const fn get(path: &'static str, label: &'static str, handler: fn() -> MethodRouter<Arc<App>>) -> Self {
         Self { path, method: Method::GET, label, handler }
     }
 
@@ -40,6 +41,8 @@ impl Route {
 /// All endpoints. Routing, metrics and error messages use this list.
 pub(crate) static ROUTES: &[Route] = &[
     Route::get("/health", "/health", || get(api::health)),
+    Route::get("/bitnet/info", "/bitnet/info", || get(api::info)),
+    Route::post("/bitnet/inner-loss", "/bitnet/inner-loss", || post(api::inner_loss)),
     Route::get("/metrics", "/metrics", || get(api::metrics)),
     Route::get("/v1/models", "/v1/models", || get(api::models)),
     // Names of models may hold slashes.
@@ -49,14 +52,33 @@ pub(crate) static ROUTES: &[Route] = &[
     Route::post("/v1/embeddings", "/v1/embeddings", || post(api::embeddings)),
 ];
 
-/// A router of all endpoints.
-pub(crate) fn router() -> Router<Arc<App>> {
-    ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+/// The files of the page, if it is served.
+#[cfg(feature = "page")]
+fn page(options: &Options) -> &'static [Route] {
+    if options.page { crate::page::ROUTES } else { &[] }
 }
 
-/// The endpoint of a path, for any method.
-pub(crate) fn of_path(path: &str) -> Option<&'static Route> {
-    ROUTES.iter().find(|route| route.matches(path))
+/// Without the feature there is no page.
+#[cfg(not(feature = "page"))]
+fn page(_: &Options) -> &'static [Route] {
+    &[]
+}
+
+/// A router of all endpoints, and of the page if it is served.
+pub(crate) fn router(options: &Options) -> Router<Arc<App>> {
+    let all = ROUTES.iter().chain(page(options));
+    all.fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+}
+
+/// The endpoint of a path, or the file of the page, for any method.
+pub(crate) fn of_path(path: &str, options: &Options) -> Option<&'static Route> {
+    ROUTES.iter().chain(page(options)).find(|route| route.matches(path))
+}
+
+/// Whether a path is a file of the page, which holds nothing but what every copy of this program has: a browser gets it
+/// before it can send a key.
+pub(crate) fn is_page(path: &str, options: &Options) -> bool {
+    page(options).iter().any(|route| route.path == path)
 }
 
 /// All paths, each with its method, for a refusal.
@@ -70,12 +92,14 @@ mod tests {
 
     #[test]
     fn paths_find_their_endpoint() {
-        let label = |path: &str| of_path(path).map(|r| r.label);
+        let options = Options::default();
+        let label = |path: &str| of_path(path, &options).map(|r| r.label);
         assert_eq!(label("/v1/models"), Some("/v1/models"));
         assert_eq!(label("/v1/models/some/name"), Some("/v1/models"));
         assert_eq!(label("/v1/models/"), None);
         assert_eq!(label("/v1/embeddings"), Some("/v1/embeddings"));
         assert_eq!(label("/v1/embeddings/x"), None);
         assert!(listed().contains("POST /v1/embeddings"));
+        assert!(label("/").is_none() && !is_page("/", &options));
     }
 }

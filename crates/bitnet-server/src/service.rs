@@ -114,7 +114,7 @@ impl Service {
     /// The endpoints; without a key, only for clients that call this machine by its own names.
     pub(crate) fn router_for(&self, address: Option<SocketAddr>) -> Router {
         let gate = Gate::new(self.app.clone(), address);
-        routes::router()
+        routes::router(&self.app.options)
             .fallback(unknown)
             .method_not_allowed_fallback(wrong_method)
             .layer(from_fn_with_state(gate, middleware))
@@ -150,7 +150,7 @@ impl Service {
 
 /// The way of every request.
 async fn middleware(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let endpoint = routes::of_path(request.uri().path()).map_or("other", |route| route.label);
+    let endpoint = routes::of_path(request.uri().path(), &gate.app.options).map_or("other", |route| route.label);
     let response = match gate.authorize(&request) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
@@ -170,8 +170,8 @@ async fn unknown(method: Method, uri: Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", message).code("unknown_url")
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let method_there = routes::of_path(uri.path()).map_or(Method::POST, |route| route.method.clone());
+async fn wrong_method(State(app): State<Arc<App>>, method: Method, uri: Uri) -> ApiError {
+    let method_there = routes::of_path(uri.path(), &app.options).map_or(Method::POST, |route| route.method.clone());
     let message = format!("{} is not allowed: use {method_there}", shown(&method, &uri));
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).code("method_not_allowed")
 }

@@ -160,6 +160,11 @@ impl Batch {
         self.texts.iter().find(|t| t.id == id).map_or(0, |t| t.progress.constraint_bytes())
     }
 
+    /// A session that is in the batch, for its length and the bytes of its state.
+    pub fn session(&self, id: SequenceId) -> Option<&Session> {
+        self.texts.iter().find(|t| t.id == id).map(|t| &t.session)
+    }
+
     /// Removes a session, finished or not, with its output.
     pub fn leave(&mut self, id: SequenceId) -> Option<(Session, Output)> {
         let at = self.texts.iter().position(|t| t.id == id)?;

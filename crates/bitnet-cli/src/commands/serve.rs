@@ -16,12 +16,12 @@ use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
 Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health, /metrics \
-(Prometheus). Requests beyond --max-sessions wait in the queue; those beyond --queue get status 429. On Ctrl-C or \
+(Prometheus), and a page for browsers at /. Requests beyond --max-sessions wait in the queue; those beyond --queue get status 429. On Ctrl-C or \
 SIGTERM running answers may continue for --grace seconds, then they are aborted, and the process exits two seconds \
 later at the latest. A second signal ends it at once, with exit code 130 or 143.
 
 Examples:
-  bitnet serve                                       the built-in model, on port 8080
+  bitnet serve                                       the built-in model and its page, on port 8080
   bitnet serve -m model.gguf --port 0                a free port, printed on stdout
   BITNET_API_KEY=secret bitnet serve -m model.gguf --host 0.0.0.0
   curl http://127.0.0.1:8080/v1/completions -H 'Content-Type: application/json' \\
@@ -50,6 +50,10 @@ pub(crate) struct ServeArgs {
     /// Extra host name that is accepted when there is no API key; repeatable
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
+    /// Serve no page at `/`, only the API
+    #[cfg(feature = "page")]
+    #[arg(long)]
+    no_page: bool,
     /// Model name in the API [default: the file's name]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -144,6 +148,10 @@ pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
     }
     let threads = model.engine().threads();
     let open = args.without_key && !options.address.ip().is_loopback();
+    #[cfg(feature = "page")]
+    let has_page = options.page;
+    #[cfg(not(feature = "page"))]
+    let has_page = false;
     let server = Server::bind(model, options)?;
     if open {
         ui.note(&format!("anyone who can reach {} can use this server: no API key is set", server.address()));
@@ -151,13 +159,22 @@ pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
     // From here on the first Ctrl-C ends the server, the second the process.
     let _graceful = Graceful::begin();
     let url = format!("http://{}/v1", server.address());
+    let page = if has_page { format!(", page at {}", page_address(server.address())) } else { String::new() };
     ui::print_line(format_args!(
-        "listening at {} (model {}, {threads} threads, {} texts at once); Ctrl-C stops it",
+        "listening at {}{page} (model {}, {threads} threads, {} texts at once); Ctrl-C stops it",
         ui.out(Style::Bold, url),
         server.service().name(),
         args.limits.max_sessions,
     ))?;
     Ok(server.run_until_signal()?)
+}
+
+/// What to type into a browser on this machine.
+fn page_address(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("http://localhost:{}/", address.port()),
+        false => format!("http://{address}/"),
+    }
 }
 
 fn options(args: &ServeArgs) -> Result<Options, CliError> {
@@ -177,6 +194,10 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
         (None, None) => None,
     };
     options.without_key = args.without_key;
+    #[cfg(feature = "page")]
+    {
+        options.page = !args.no_page;
+    }
     options.allow_hosts.clone_from(&args.allow_host);
     let limits = &args.limits;
     options.max_sessions = limits.max_sessions;

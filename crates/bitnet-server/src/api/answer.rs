@@ -8,7 +8,7 @@ use loader::chat::{Answered, ToolCall, ToolForm};
 use serde_json::{Map, Value, json};
 
 use super::now;
-use crate::engine::Usage;
+use crate::engine::{Progress, Usage};
 use crate::state::App;
 
 /// Which interface.
@@ -214,6 +214,24 @@ impl Answer {
     pub(crate) fn last(&self, usage: &[Usage]) -> Value {
         let mut chunk = self.around(self.chunk_object(), Vec::new());
         chunk["usage"] = self.usage(usage);
+        chunk
+    }
+
+    /// An event of a stream: how far a text is, and the memory of its session. Not part of OpenAI's interface.
+    pub(crate) fn progress(&self, choice: usize, progress: &Progress) -> Value {
+        let mut chunk = self.around(self.chunk_object(), Vec::new());
+        let stats = &progress.stats;
+        chunk["state"] = json!({
+            "index": choice,
+            "tokens": progress.tokens,
+            "prompt_tokens": progress.prompt,
+            "cached_tokens": progress.cached,
+            "completion_tokens": progress.generated,
+            "kv_bytes": progress.kv_bytes,
+            "constant_bytes": progress.constant_bytes,
+            "prefill_seconds": stats.map(|s| s.prefill.as_secs_f64()),
+            "decode_seconds": stats.map(|s| s.decode.as_secs_f64()),
+        });
         chunk
     }
 

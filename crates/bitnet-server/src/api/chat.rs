@@ -94,7 +94,7 @@ fn form(app: &App) -> Option<ToolForm> {
 }
 
 /// `messages`: the messages with their roles.
-fn messages(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
+pub(super) fn messages(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
     match fields.take("messages") {
         Some(Value::Array(all)) if all.len() > MAX_MESSAGES => {
             let message = format!("{} messages given, at most {MAX_MESSAGES} allowed", all.len());

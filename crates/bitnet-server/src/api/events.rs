@@ -88,6 +88,7 @@ impl Events {
                     self.finished = true;
                 }
             }
+            Some(Event::Progress { choice, progress }) => event(out, &self.answer.progress(choice, &progress)),
             Some(Event::Failed(failure)) => {
                 event(out, &ApiError::from(failure).json());
                 self.finished = true;

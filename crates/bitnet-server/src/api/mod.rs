@@ -6,6 +6,8 @@ mod completions;
 mod embeddings;
 mod events;
 mod fields;
+mod info;
+mod inner_loss;
 mod models;
 mod params;
 mod pieces;
@@ -32,6 +34,8 @@ pub(crate) use completions::completions;
 pub(crate) use embeddings::embeddings;
 use events::Events;
 pub(crate) use fields::Fields;
+pub(crate) use info::info;
+pub(crate) use inner_loss::inner_loss;
 pub(crate) use models::{model, models};
 use params::GenerationParams;
 use pieces::json_in_pieces;
@@ -153,7 +157,8 @@ impl Draft {
                         app.constraint_bytes.half(),
                     ));
                 }
-                choices.push(Choice { index, ids: ids.clone(), max_tokens: params.max_tokens(), prepared, memory });
+                let (max_tokens, watched) = (params.max_tokens(), params.include_state);
+                choices.push(Choice { index, ids: ids.clone(), max_tokens, prepared, memory, watched });
             }
         }
         Ok(CompletionPlan { choices, answer, stream: params.stream })
@@ -182,6 +187,7 @@ pub(crate) fn plan_only(app: &App, path: &str, body: &[u8]) -> u16 {
         "/v1/chat/completions" => chat::plan(app, body).and_then(|draft| draft.prepare(app, &asker)).map(drop),
         "/v1/completions" => completions::plan(app, body).and_then(|draft| draft.prepare(app, &asker)).map(drop),
         "/v1/embeddings" => embeddings::plan(app, body).map(drop),
+        "/bitnet/inner-loss" => inner_loss::plan(app, body).map(drop),
         _ => Err(ApiError::invalid("unknown endpoint").status(StatusCode::NOT_FOUND)),
     };
     planned.map_or_else(|error| error.into_response().status().as_u16(), |()| 200)
@@ -203,6 +209,8 @@ async fn collect(mut news: mpsc::UnboundedReceiver<Event>, count: usize) -> Resu
                     c.end = Some((reason, usage));
                 }
             }
+            // Only streams report it.
+            Some(Event::Progress { .. }) => {}
             Some(Event::Failed(failure)) => return Err(failure.into()),
             None => return Err(ApiError::dead()),
         }

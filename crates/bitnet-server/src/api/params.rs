@@ -32,6 +32,8 @@ pub(crate) struct GenerationParams {
     pub(crate) stream: bool,
     /// Whether a stream ends with the number of tokens.
     pub(crate) include_usage: bool,
+    /// Whether a stream reports how far a text is and the memory of its session.
+    pub(crate) include_state: bool,
     /// Texts for each prompt.
     pub(crate) n: usize,
     /// The number of most probable tokens to report, if probabilities are requested.
@@ -72,15 +74,15 @@ impl GenerationParams {
             asked = asked.or(fields.integer(field, 1..=app.max_tokens)?);
         }
         let stream = fields.boolean("stream")?;
-        let include_usage = match fields.take("stream_options") {
-            None => false,
+        let (include_usage, include_state) = match fields.take("stream_options") {
+            None => (false, false),
             Some(_) if !stream => return Err(fields.wrong("stream_options", "it goes with `stream: true` only")),
             Some(value) => {
                 let mut inner = Fields::of_value(value, "stream_options")?;
-                let include_usage = inner.boolean("include_usage")?;
+                let include = (inner.boolean("include_usage")?, inner.boolean("include_state")?);
                 inner.ignore(&["include_obfuscation"]);
                 inner.finish()?;
-                include_usage
+                include
             }
         };
         #[cfg(not(feature = "constrain"))]
@@ -92,6 +94,7 @@ impl GenerationParams {
         Ok(Self {
             stream,
             include_usage,
+            include_state,
             n: fields.integer("n", 1..=app.options.max_choices)?.unwrap_or(1),
             logprobs: None,
             sampling,

@@ -2,26 +2,30 @@
 
 mod cache;
 mod embeds;
+mod losses;
 mod queue;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use bitnet::{Batch, Model, SequenceId};
+use bitnet::{Batch, Model, SequenceId, Session, Stats};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::budget::{Budget, Share};
 use crate::metrics::Metrics;
 use cache::Cache;
 use embeds::Embeds;
-pub(crate) use queue::{Choice, Embed, Event, Failure, Generate, Job, Queue, Refused, Usage};
+pub(crate) use losses::{LossPoint, Losses};
+pub(crate) use queue::{Choice, Embed, Event, Failure, Generate, Job, Progress, Queue, Refused, Usage};
 use queue::{Room, Seat};
 
 /// Tokens of texts to make vectors of that pass at once while nothing is generated.
 const EMBED_STEP: usize = 256;
+/// New tokens between two reports of a text whose progress is requested.
+const REPORT_TOKENS: usize = 16;
 
 /// A running engine.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ impl Engine {
             queue: queue.clone(),
             running: HashMap::new(),
             embeds: Embeds::default(),
+            losses: VecDeque::new(),
             sizes,
             constraint_bytes,
             metrics,
@@ -111,6 +116,25 @@ struct Running {
     /// Memory of its constraint.
     memory: Share,
     failed: bool,
+    /// Tokens so far, without the prompt.
+    generated: usize,
+    /// Tokens of the session when its progress was last reported; `None` if it is not requested.
+    reported: Option<usize>,
+}
+
+impl Running {
+    /// How far it is.
+    fn progress(&self, session: &Session, stats: Option<Stats>) -> Progress {
+        Progress {
+            tokens: session.len(),
+            prompt: self.prompt,
+            cached: self.cached,
+            generated: self.generated,
+            kv_bytes: session.state().kv_bytes(),
+            constant_bytes: session.state().constant_bytes(),
+            stats,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -121,6 +145,8 @@ struct Worker {
     queue: Arc<Queue>,
     running: HashMap<SequenceId, Running>,
     embeds: Embeds,
+    /// Texts whose inner losses are requested, in the order in which they came.
+    losses: VecDeque<Losses>,
     sizes: Sizes,
     constraint_bytes: Arc<Budget>,
     metrics: Arc<Metrics>,
@@ -130,13 +156,14 @@ impl Worker {
     /// Works until the server ends.
     fn run(&mut self) {
         loop {
-            let idle = self.running.is_empty() && self.embeds.is_empty();
+            let idle = self.running.is_empty() && self.embeds.is_empty() && self.losses.is_empty();
             let next = self.queue.next(self.room(), idle);
-            let nothing_new = next.turns.is_empty() && next.embeds.is_empty();
+            let nothing_new = next.turns.is_empty() && next.embeds.is_empty() && next.losses.is_empty();
             for turn in next.turns {
                 self.begin(turn);
             }
             self.embeds.extend(next.embeds);
+            self.losses.extend(next.losses);
             match next.closing {
                 Some(deadline) if deadline <= Instant::now() => return self.break_off(),
                 Some(_) if idle && nothing_new => return,
@@ -144,7 +171,9 @@ impl Worker {
             }
             self.drop_disconnected();
             self.embed();
+            self.read_losses();
             self.step();
+            self.report();
             self.weigh();
         }
     }
@@ -173,6 +202,7 @@ impl Worker {
                 self.metrics.queued.record(arrived.elapsed());
                 self.metrics.prompt_tokens.fetch_add(choice.ids.len() as u64, Relaxed);
                 self.metrics.cached_tokens.fetch_add(known as u64, Relaxed);
+                let reported = choice.watched.then_some(known);
                 let (prompt, choice) = (choice.ids.len(), choice.index);
                 let running = Running {
                     choice,
@@ -185,6 +215,8 @@ impl Worker {
                     cached: known,
                     memory,
                     failed: false,
+                    generated: 0,
+                    reported,
                 };
                 self.running.insert(id, running);
             }
@@ -210,7 +242,9 @@ impl Worker {
             self.metrics.cancelled.fetch_add(1, Relaxed);
             self.queue.ended(1);
         }
-        let gone = self.embeds.drop_gone();
+        let before = self.losses.len();
+        self.losses.retain(|losses| !losses.is_gone());
+        let gone = self.embeds.drop_gone() + before - self.losses.len();
         self.metrics.cancelled.fetch_add(gone as u64, Relaxed);
         self.queue.ended(gone);
     }
@@ -228,6 +262,7 @@ impl Worker {
             let event = match chunk {
                 Ok(chunk) => {
                     if chunk.token.is_some() {
+                        running.generated += 1;
                         self.metrics.generated_tokens.fetch_add(1, Relaxed);
                         match running.last.replace(now) {
                             None => self.metrics.first_token.record(now - running.arrived),
@@ -254,11 +289,45 @@ impl Worker {
             let Some(running) = self.running.remove(&id) else { continue };
             self.queue.ended(1);
             if !running.failed {
+                if running.reported.is_some() {
+                    let progress = running.progress(&session, Some(output.stats));
+                    let _ = running.events.send(Event::Progress { choice: running.choice, progress });
+                }
                 self.cache.keep(session);
                 let usage = Usage { prompt: running.prompt, cached: running.cached, generated: output.ids.len() };
                 let done = Event::Done { choice: running.choice, reason: output.finish_reason, usage };
                 let _ = running.events.send(done);
             }
+        }
+    }
+
+    /// Reports how far the texts are whose progress is requested: at each part of a prompt, then every few tokens.
+    fn report(&mut self) {
+        for (id, running) in &mut self.running {
+            let Some(reported) = running.reported else { continue };
+            let Some(session) = self.batch.session(*id) else { continue };
+            let every = if running.last.is_none() { 1 } else { REPORT_TOKENS };
+            if session.len() >= reported + every {
+                running.reported = Some(session.len());
+                let progress = running.progress(session, None);
+                // Requests without a receiver are removed before the next step.
+                let _ = running.events.send(Event::Progress { choice: running.choice, progress });
+            }
+        }
+    }
+
+    /// Reads the next part of a text whose inner losses are requested.
+    fn read_losses(&mut self) {
+        let Some(losses) = self.losses.front_mut() else { return };
+        // A piece delays the next tokens of all texts.
+        let tokens = if self.running.is_empty() { EMBED_STEP } else { Batch::PROMPT_STEP };
+        let before = losses.tokens_left();
+        let ended = losses.step(tokens);
+        let read = before - losses.tokens_left();
+        self.metrics.embedded_tokens.fetch_add(read as u64, Relaxed);
+        if ended {
+            self.losses.pop_front();
+            self.queue.ended(1);
         }
     }
 
@@ -302,7 +371,7 @@ impl Worker {
 
     /// Tells everybody that there will be nothing more.
     fn break_off(&mut self) {
-        let ended = self.running.len() + self.embeds.len();
+        let ended = self.running.len() + self.embeds.len() + self.losses.len();
         for (id, running) in self.running.drain() {
             self.batch.leave(id);
             let _ = running.events.send(Event::Failed(Failure::Closing));
@@ -310,10 +379,12 @@ impl Worker {
         for embed in self.embeds.drain() {
             let _ = embed.answer.send(Err(Failure::Closing));
         }
+        self.losses.drain(..).for_each(|losses| losses.fail(Failure::Closing));
         for job in self.queue.drain() {
             match job {
                 Job::Generate(generate) => drop(generate.events.send(Event::Failed(Failure::Closing))),
                 Job::Embed(embed) => drop(embed.answer.send(Err(Failure::Closing))),
+                Job::Losses(losses) => losses.fail(Failure::Closing),
             }
         }
         self.queue.ended(ended);

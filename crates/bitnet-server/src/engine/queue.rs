@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bitnet::{Embedding, FinishReason, Prepared, TokenLogprob};
+use bitnet::{Embedding, FinishReason, Prepared, Stats, TokenLogprob};
 use tokio::sync::{mpsc, oneshot};
 
+use super::losses::Losses;
 use crate::budget::Share;
 
 /// A prompt of more tokens is a long one.
@@ -27,6 +28,8 @@ pub(crate) enum Job {
     Generate(Generate),
     /// Texts to make vectors of.
     Embed(Box<Embed>),
+    /// A text whose inner losses are requested.
+    Losses(Box<Losses>),
 }
 
 /// Texts to generate for one request.
@@ -53,6 +56,8 @@ pub(crate) struct Choice {
     pub(crate) prepared: Prepared,
     /// Memory of their constraint.
     pub(crate) memory: Share,
+    /// Whether its progress is reported.
+    pub(crate) watched: bool,
 }
 
 /// Texts to make vectors of.
@@ -85,8 +90,32 @@ pub(crate) enum Event {
         /// Its cost.
         usage: Usage,
     },
+    /// How far a text is, if requested.
+    Progress {
+        /// Which text.
+        choice: usize,
+        /// How far it is.
+        progress: Progress,
+    },
     /// There will be nothing more.
     Failed(Failure),
+}
+
+/// How far a text is, and the memory of its session.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Progress {
+    /// Tokens that the session has read.
+    pub(crate) tokens: usize,
+    /// Tokens of the prompt, and how many of them were cached.
+    pub(crate) prompt: usize,
+    pub(crate) cached: usize,
+    pub(crate) generated: usize,
+    /// Bytes of keys and values.
+    pub(crate) kv_bytes: usize,
+    /// Bytes of states of constant size.
+    pub(crate) constant_bytes: usize,
+    /// Times, once the text has ended.
+    pub(crate) stats: Option<Stats>,
 }
 
 /// Tokens of one text.
@@ -125,7 +154,7 @@ impl Job {
     fn turns(&self) -> usize {
         match self {
             Job::Generate(g) => g.choices.len(),
-            Job::Embed(_) => 1,
+            Job::Embed(_) | Job::Losses(_) => 1,
         }
     }
 
@@ -134,6 +163,7 @@ impl Job {
         match self {
             Job::Generate(g) => g.choices.len() == 1 && g.choices.iter().all(|c| c.tokens() <= SHORT_TEXT),
             Job::Embed(e) => e.embedding.tokens_left() <= SHORT_TEXT,
+            Job::Losses(l) => l.tokens_left() <= SHORT_TEXT,
         }
     }
 
@@ -142,6 +172,7 @@ impl Job {
         match self {
             Job::Generate(g) => g.events.is_closed(),
             Job::Embed(e) => e.answer.is_closed(),
+            Job::Losses(l) => l.is_gone(),
         }
     }
 }
@@ -212,6 +243,8 @@ pub(crate) struct Next {
     pub(crate) turns: Vec<QueuedChoice>,
     /// Requested vectors.
     pub(crate) embeds: Vec<Embed>,
+    /// Requested inner losses.
+    pub(crate) losses: Vec<Losses>,
     /// The server ends, with this deadline for running texts.
     pub(crate) closing: Option<Instant>,
 }
@@ -287,8 +320,8 @@ impl Queue {
         let mut next = Next { closing: state.closing, ..Next::default() };
         let waiting = std::mem::take(&mut state.waiting);
         for mut job in waiting.into_iter().filter(|job| !job.is_gone()) {
-            match &mut job {
-                Job::Generate(generate) => {
+            match job {
+                Job::Generate(ref mut generate) => {
                     while let Some(seat) = generate.choices.front().and_then(|choice| room.take(choice))
                         && let Some(choice) = generate.choices.pop_front()
                     {
@@ -299,14 +332,11 @@ impl Queue {
                         state.waiting.push_back(job);
                     }
                 }
-                Job::Embed(_) => {
-                    if let Job::Embed(embed) = job {
-                        next.embeds.push(*embed);
-                    }
-                }
+                Job::Embed(embed) => next.embeds.push(*embed),
+                Job::Losses(losses) => next.losses.push(*losses),
             }
         }
-        state.active += next.turns.len() + next.embeds.len();
+        state.active += next.turns.len() + next.embeds.len() + next.losses.len();
         next
     }
 
@@ -365,7 +395,8 @@ mod tests {
         std::mem::forget(news);
         let choice = |(index, (prompt, max_tokens)): (usize, &(usize, usize))| {
             let prepared = Prepared::new(model, GenerateOptions::default().max_tokens(*max_tokens)).unwrap();
-            Choice { index, ids: vec![5; *prompt], max_tokens: *max_tokens, prepared, memory: Budget::new(0).share() }
+            let memory = Budget::new(0).share();
+            Choice { index, ids: vec![5; *prompt], max_tokens: *max_tokens, prepared, memory, watched: false }
         };
         Job::Generate(Generate {
             choices: texts.iter().enumerate().map(choice).collect(),

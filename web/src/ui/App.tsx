@@ -1,0 +1,293 @@
+import type { JSX } from "preact";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { formatFor, LANGUAGES } from "../i18n/format.ts";
+import type { Controller } from "../state/controller.ts";
+import { type Conversation, chosenPath, type State, type TextNode } from "../state/model.ts";
+import { Composer } from "./Composer.tsx";
+import { PageContext, usePage } from "./context.ts";
+import { Dialog } from "./Dialog.tsx";
+import { GaugeLine, Gauges } from "./Gauges.tsx";
+import { History } from "./History.tsx";
+import { DownIcon, Mark, MenuIcon, SettingsIcon } from "./icons.tsx";
+import { KeyDialog } from "./KeyDialog.tsx";
+import { Problem } from "./Problem.tsx";
+import { Settings } from "./Settings.tsx";
+import { Story } from "./Story.tsx";
+import { Turn } from "./Turn.tsx";
+
+type Sheet = "history" | "settings" | "gauges" | null;
+
+/** Pixels from the end at which the page follows the text. */
+const FOLLOW = 80;
+
+export function App({ controller }: { controller: Controller }): JSX.Element {
+  const [state, setState] = useState(controller.state);
+  useEffect(() => controller.subscribe(() => setState(controller.state)), [controller]);
+  const { language, theme } = state.preferences;
+  const page = useMemo(
+    () => ({ controller, t: LANGUAGES[language], format: formatFor(language) }),
+    [controller, language],
+  );
+  useLayoutEffect(() => {
+    document.documentElement.lang = language;
+    document.documentElement.dataset.theme = theme;
+  }, [language, theme]);
+  return (
+    <PageContext.Provider value={page}>
+      <Whole state={state} />
+    </PageContext.Provider>
+  );
+}
+
+function Whole({ state }: { state: State }): JSX.Element {
+  const { controller, t } = usePage();
+  const [sheet, setSheet] = useState<Sheet>(null);
+  const [editing, setEditing] = useState<string | null>(null);
+  const conversation = controller.conversation;
+  const path = chosenPath(conversation);
+  const { connection } = state;
+  const needsKey = connection.status === "key";
+
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      if (event.isComposing) return;
+      if (event.key === "Escape" && controller.state.running) {
+        event.preventDefault();
+        void controller.stop();
+      } else if (event.altKey && event.code === "KeyN") {
+        event.preventDefault();
+        controller.begin(controller.conversation.mode);
+      } else if (event.altKey && event.code === "Comma") {
+        event.preventDefault();
+        setSheet("settings");
+      }
+    };
+    document.addEventListener("keydown", onKey);
+    return () => document.removeEventListener("keydown", onKey);
+  }, [controller]);
+
+  const editLast = () => {
+    const last = path.findLast((node) => node.role === "user") ?? path.at(-1);
+    if (last) setEditing(last.id);
+  };
+
+  return (
+    <>
+      <a class="skip" href="#text">
+        {t.skip}
+      </a>
+      <header class="bar">
+        <button type="button" class="quiet menu" onClick={() => setSheet("history")} title={t.conversations}>
+          <MenuIcon />
+          <span class="hidden">{t.conversations}</span>
+        </button>
+        <h1>
+          <Mark />
+          <span>{t.product}</span>
+        </h1>
+        <p class="model-name">{connection.status === "ready" ? connection.info.name : ""}</p>
+        <button
+          type="button"
+          class="plain other-language"
+          lang={state.preferences.language === "en" ? "ja" : "en"}
+          onClick={() => {
+            const language = state.preferences.language === "en" ? "ja" : "en";
+            controller.dispatch({ type: "preferences", preferences: { language } });
+          }}
+        >
+          {t.otherLanguage}
+        </button>
+        <button type="button" class="quiet" onClick={() => setSheet("settings")} title={t.settings}>
+          <SettingsIcon />
+          <span class="hidden">{t.settings}</span>
+        </button>
+      </header>
+      <div class="body">
+        <aside class="left">
+          <History state={state} />
+        </aside>
+        <main id="text" tabIndex={-1}>
+          <Scroller key={conversation.id} follow={state.running !== null} content={path}>
+            <Text state={state} conversation={conversation} path={path} editing={editing} onEdit={setEditing} />
+          </Scroller>
+          <div class="dock">
+            <button type="button" class="strip" onClick={() => setSheet("gauges")} title={t.gauges}>
+              <GaugeLine state={state} conversation={conversation} />
+            </button>
+            <Composer
+              key={conversation.id}
+              state={state}
+              conversation={conversation}
+              onEditLast={editLast}
+              onSettings={() => setSheet("settings")}
+            />
+          </div>
+        </main>
+        <aside class="right" aria-label={t.gauges}>
+          <Gauges state={state} conversation={conversation} />
+        </aside>
+      </div>
+      <Announcer state={state} />
+      {sheet === "history" && (
+        <Dialog title={t.conversations} kind="left" onClose={() => setSheet(null)}>
+          <History state={state} onChosen={() => setSheet(null)} />
+        </Dialog>
+      )}
+      {sheet === "gauges" && (
+        <Dialog title={t.gauges} kind="right" onClose={() => setSheet(null)}>
+          <Gauges state={state} conversation={conversation} />
+        </Dialog>
+      )}
+      {sheet === "settings" && <Settings state={state} conversation={conversation} onClose={() => setSheet(null)} />}
+      {needsKey && <KeyDialog refused={connection.refused} />}
+    </>
+  );
+}
+
+interface TextProps {
+  state: State;
+  conversation: Conversation;
+  path: TextNode[];
+  editing: string | null;
+  onEdit: (node: string | null) => void;
+}
+
+function Text({ state, conversation, path, editing, onEdit }: TextProps): JSX.Element {
+  const { controller } = usePage();
+  const { connection } = state;
+  const busy = state.running !== null;
+  const trouble = connection.status === "failed" && (
+    <Problem error={connection.error} onRetry={() => void controller.connect()} />
+  );
+  if (path.length === 0) {
+    return (
+      <>
+        {trouble}
+        <Welcome state={state} conversation={conversation} />
+      </>
+    );
+  }
+  return (
+    <>
+      {trouble}
+      {conversation.mode === "story" ? (
+        <Story conversation={conversation} path={path} busy={busy} editing={editing} onEdit={onEdit} />
+      ) : (
+        path.map((node) => (
+          <Turn
+            key={node.id}
+            conversation={conversation}
+            node={node}
+            busy={busy}
+            editing={editing === node.id}
+            onEdit={onEdit}
+          />
+        ))
+      )}
+    </>
+  );
+}
+
+/** The first sight: what this is, and some beginnings. */
+function Welcome({ state, conversation }: { state: State; conversation: Conversation }): JSX.Element {
+  const { controller, t, format } = usePage();
+  const { connection } = state;
+  const { mode } = conversation;
+  const info = connection.status === "ready" ? connection.info : null;
+  const silent = mode === "chat" && info !== null && !info.chat;
+  return (
+    <div class="welcome">
+      <h2>{t.welcome[mode]}</h2>
+      <p>{mode === "chat" ? t.welcomeChat : t.welcomeStory}</p>
+      {info && <p class="facts">{t.modelFacts(format.count(info.parameters), format.number(info.mixers.length))}</p>}
+      {connection.status === "connecting" && <p class="facts">{t.connecting}</p>}
+      {silent ? (
+        <div class="problem">
+          <p>
+            {t.chatImpossible} {t.chatImpossibleHelp}
+          </p>
+          <button type="button" class="plain" onClick={() => controller.begin("story")}>
+            {t.chatImpossibleAction}
+          </button>
+        </div>
+      ) : (
+        info && (
+          <ul class="examples" aria-label={t.exampleLabel}>
+            {t.examples[mode].map((example) => (
+              <li key={example}>
+                <button type="button" onClick={() => void controller.send(example)}>
+                  {example}
+                </button>
+              </li>
+            ))}
+          </ul>
+        )
+      )}
+    </div>
+  );
+}
+
+/** Scrolls with the text as long as the reader is at its end. */
+function Scroller({
+  children,
+  follow,
+  content,
+}: {
+  children: JSX.Element;
+  follow: boolean;
+  content: TextNode[];
+}): JSX.Element {
+  const { t } = usePage();
+  const element = useRef<HTMLDivElement>(null);
+  const atEnd = useRef(true);
+  const [away, setAway] = useState(false);
+  useLayoutEffect(() => {
+    const scroller = element.current;
+    if (scroller && atEnd.current) scroller.scrollTop = scroller.scrollHeight;
+  }, [content, follow]);
+  const toEnd = () => element.current?.scrollTo({ top: element.current.scrollHeight, behavior: "smooth" });
+  return (
+    <div class="scroll-frame">
+      <div
+        class="scroll"
+        ref={element}
+        onScroll={(event) => {
+          const { scrollTop, scrollHeight, clientHeight } = event.currentTarget;
+          atEnd.current = scrollHeight - scrollTop - clientHeight < FOLLOW;
+          setAway(!atEnd.current);
+        }}
+      >
+        <div class="measure">{children}</div>
+      </div>
+      {away && (
+        <button type="button" class="round to-end" onClick={toEnd} title={t.toNewest}>
+          <DownIcon />
+          <span class="hidden">{t.toNewest}</span>
+        </button>
+      )}
+    </div>
+  );
+}
+
+/** Tells screen readers when a text begins and when it is complete, not each word of it. */
+function Announcer({ state }: { state: State }): JSX.Element {
+  const { t, format } = usePage();
+  const [said, setSaid] = useState("");
+  const before = useRef<State["running"]>(null);
+  useEffect(() => {
+    const was = before.current;
+    before.current = state.running;
+    if (state.running && !was) setSaid(t.status.writing);
+    if (state.running || !was) return;
+    const node = state.conversations.find((c) => c.id === was.conversation)?.nodes[was.node];
+    if (node?.status === "stopped") setSaid(t.status.stopped);
+    else if (node?.status === "cut") setSaid(t.status.cut);
+    else if (node?.status === "failed") setSaid(t.status.failed);
+    else setSaid(t.status.done(format.number(node?.result?.newTokens ?? 0)));
+  }, [state.running, state.conversations, t, format]);
+  return (
+    <p class="hidden" role="status">
+      {said}
+    </p>
+  );
+}
