@@ -99,7 +99,8 @@ export const en: Strings = {
 
   innerLoss: "Inner loss",
   innerLossText: "Test-time training: the state learns while it reads. Lower means it foresees the text better.",
-  innerLossChart: (first, last) => `The mean inner loss goes from ${first} to ${last}.`,
+  innerLossChart: (share) => `The inner loss is at ${share} of its beginning.`,
+  ofTheBeginning: "of its beginning",
   innerLossIdle: "Appears when a text has been read.",
   legendLayers: "each layer",
   legendMean: "mean",

@@ -13,6 +13,8 @@ export interface Format {
   rate(n: number): string;
   bytes(n: number): string;
   milliseconds(ms: number): string;
+  /** 0.71 as 71 %. */
+  percent(share: number): string;
   /** 4.6 million, 2.4 billion. */
   count(n: number): string;
 }
@@ -32,6 +34,7 @@ export function formatFor(language: Language): Format {
       return `${few(value)} ${UNITS[unit] ?? ""}`;
     },
     milliseconds: (ms) => (ms < 1000 ? `${number(ms)} ms` : `${number(ms / 1000, 1)} s`),
+    percent: (share) => new Intl.NumberFormat(language, { style: "percent", maximumFractionDigits: 0 }).format(share),
     count: (n) =>
       new Intl.NumberFormat(language, {
         notation: "compact",

@@ -99,7 +99,8 @@ export const ja: Strings = {
 
   innerLoss: "内部損失",
   innerLossText: "テスト時学習：状態は読みながら学びます。低いほど、先の文章をよく予測できています。",
-  innerLossChart: (first, last) => `内部損失の平均は ${first} から ${last} に変わりました。`,
+  innerLossChart: (share) => `内部損失は読み始めの ${share} です。`,
+  ofTheBeginning: "読み始めとの比",
   innerLossIdle: "文章を読み終えると表示されます。",
   legendLayers: "各層",
   legendMean: "平均",

@@ -99,7 +99,8 @@ export interface Strings {
 
   innerLoss: string;
   innerLossText: string;
-  innerLossChart: (first: string, last: string) => string;
+  innerLossChart: (share: string) => string;
+  ofTheBeginning: string;
   innerLossIdle: string;
   legendLayers: string;
   legendMean: string;

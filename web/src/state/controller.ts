@@ -17,7 +17,7 @@ import { BranchSessions } from "./sessions.ts";
 import { isConversation, newId, serverKey, store } from "./storage.ts";
 
 /** Milliseconds between two figures of the speed. */
-const RATE_EVERY = 250;
+const RATE_EVERY = 120;
 const STORE_AFTER = 400;
 
 export class Controller {

@@ -123,7 +123,8 @@ function Whole({ state }: { state: State }): JSX.Element {
             />
           </div>
         </main>
-        <aside class="right" aria-label={t.gauges}>
+        {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard */}
+        <aside class="right" aria-label={t.gauges} tabIndex={0}>
           <Gauges state={state} conversation={conversation} />
         </aside>
       </div>

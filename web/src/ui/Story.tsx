@@ -84,8 +84,10 @@ function Part({
       <span class={`part ${node.role}`}>{node.text}</span>
       {!last && node.status !== "streaming" && (
         <span class="margin" role="group" aria-label={t.part[node.role === "user" ? "user" : "assistant"]}>
-          <Branches conversation={conversation} node={node} disabled={busy} />
-          <Actions node={node} busy={busy} onEdit={onEdit} />
+          <span class="tools">
+            <Branches conversation={conversation} node={node} disabled={busy} />
+            <Actions node={node} busy={busy} onEdit={onEdit} />
+          </span>
         </span>
       )}
     </>

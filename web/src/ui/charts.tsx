@@ -116,27 +116,43 @@ export function MemoryChart({ points, info }: { points: MemoryPoint[]; info: Mod
   );
 }
 
-/** The inner losses of the layers over the text, each layer as a share of its first value, and their mean. */
+/** Curves of inner losses: each layer as a share of its own beginning, since layers differ in size, and their mean. */
+export function lossCurves(points: LossPoint[]): { layers: Point[][]; mean: Point[] } {
+  const count = points[0]?.layers.length ?? 0;
+  const layers = Array.from({ length: count }, (_, l) => {
+    const curve = smooth(points.map((p): Point => [p.at, p.layers[l] ?? 0]));
+    const first = curve[0]?.[1] || 1;
+    return curve.map(([x, y]): Point => [x, y / first]);
+  });
+  const mean = points.map((p, i): Point => {
+    const sum = layers.reduce((total, curve) => total + (curve[i]?.[1] ?? 0), 0);
+    return [p.at, sum / Math.max(1, count)];
+  });
+  return { layers, mean };
+}
+
+/** How the state learns while it reads. */
 export function LossChart({ points }: { points: LossPoint[] }): JSX.Element {
   const { t, format } = usePage();
-  const layers = points[0]?.layers.length ?? 0;
+  const { layers, mean } = lossCurves(points);
   const right = Math.max(1, points.at(-1)?.at ?? 1);
-  const curves = Array.from({ length: layers }, (_, l) => smooth(points.map((p): Point => [p.at, p.layers[l] ?? 0])));
-  const mean = smooth(points.map((p): Point => [p.at, p.layers.reduce((a, b) => a + b, 0) / Math.max(1, layers)]));
-  const top = Math.max(...curves.flat().map((p) => p[1]), 1e-9) * 1.05;
+  const top = Math.max(1.15, ...[...layers, mean].flat().map((p) => p[1])) * 1.02;
   const at = scales(right, top);
-  const [first, last] = [mean[0]?.[1] ?? 0, mean.at(-1)?.[1] ?? 0];
-  const digits = (n: number) => n.toPrecision(2);
+  const share = format.percent(mean.at(-1)?.[1] ?? 1);
   return (
     <figure class="chart">
-      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={t.innerLossChart(digits(first), digits(last))}>
+      <p class="figure">
+        <span class="value">{share}</span> <span class="unit">{t.ofTheBeginning}</span>
+      </p>
+      <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={t.innerLossChart(share)}>
         <path class="axis" d={`M${at([0, 0])}L${at([right, 0])}`} />
-        {curves.map((curve, l) => (
+        <path class="ghost" d={`M${at([0, 1])}L${at([right, 1])}`} />
+        {layers.map((curve, l) => (
           <path key={l} class="layer" d={line(curve, at)} />
         ))}
         <path class="mean" d={line(mean, at)} />
-        <text class="tick" x={LEFT} y={11}>
-          {digits(top)}
+        <text class="tick end" x={WIDTH - LEFT} y={Number(at([right, 1]).split(" ")[1]) - 4}>
+          {format.percent(1)}
         </text>
         <text class="tick" x={LEFT} y={HEIGHT - 4}>
           0
