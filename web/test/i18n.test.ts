@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { formatFor, LANGUAGES } from "../src/i18n/format.ts";
 
@@ -27,12 +28,21 @@ describe("languages", () => {
 
   it("are translated, but for names", () => {
     const names =
-      /^(product|json|jsonChip|jsonModes\.schema|topP|topK|minP|languageName|otherLanguage|examples\.story|mixers\.ttt|shortcutList\[\d\]\[0\])/;
+      /^(product|json|jsonChip|jsonModes\.schema|topP|topK|minP|otherLanguage|examples\.story|mixers\.ttt|shortcutList\[\d\]\[0\])/;
     const same = [...en].filter(([path, text]) => ja.get(path) === text && !names.test(path)).map(([path]) => path);
     expect(same).toEqual([]);
     const japanese = /[\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Han}]/u;
     const english = [...ja].filter(([path, text]) => !japanese.test(text) && !names.test(path)).map(([path]) => path);
     expect(english).toEqual([]);
+  });
+
+  it("have no text that the page does not use", () => {
+    const folders = ["ui", "markdown"].map((name) => new URL(`../src/${name}/`, import.meta.url));
+    const sources = folders.flatMap((folder) =>
+      readdirSync(folder).map((f) => readFileSync(new URL(f, folder), "utf8")),
+    );
+    const unused = Object.keys(LANGUAGES.en).filter((name) => !sources.some((s) => s.includes(`t.${name}`)));
+    expect(unused).toEqual([]);
   });
 
   it("write numbers in their way", () => {

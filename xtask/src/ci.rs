@@ -4,7 +4,7 @@ use crate::error::XtaskError;
 use crate::jobs::{Job, side_by_side};
 use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, cargo, in_ci, run, works};
 use crate::tidy::workspace::Workspace;
-use crate::{foreign, fuzz, isas, programs, test, tidy};
+use crate::{foreign, fuzz, isas, programs, test, tidy, web};
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 10;
@@ -29,6 +29,8 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("programs", programs::build)?;
     steps.run("the README's first command", programs::story)?;
     steps.try_run("the official client of the server", programs::openai_client)?;
+    web::sources(steps)?;
+    web::browser(steps)?;
     steps.run("hostile inputs", programs::hostile_side_by_side)?;
     for fixtures in programs::FIXTURES {
         steps.try_run(&format!("parity with {fixtures}"), || programs::parity_if_present(fixtures))?;

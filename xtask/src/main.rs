@@ -12,6 +12,7 @@
 //! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
 //! | `cargo xtask intent` | utterances to JSON with small models: data, baseline, evaluation, latency |
 //! | `cargo xtask tables` | writes the tables of docs/models.md, which a test compares, from those of the program |
+//! | `cargo xtask web` | builds the page of the server into its crate; with `--check` checks and tests it |
 //! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
 
 mod ci;
@@ -24,6 +25,7 @@ mod programs;
 mod shell;
 mod test;
 mod tidy;
+mod web;
 
 use std::process::ExitCode;
 
@@ -98,6 +100,12 @@ enum Command {
     },
     /// Write the tables of docs/models.md from those of the program: families, formats, known models.
     Tables,
+    /// Build the page that the server embeds, from the folder `web`; needs Node.
+    Web {
+        /// Check its sources, that the embedded files are theirs, and use it in a browser.
+        #[arg(long)]
+        check: bool,
+    },
     /// Make weights of the shape of BitNet b1.58 2B4T from a seed, once, and describe the file.
     Synth {
         /// Another shape: a config.json.
@@ -127,6 +135,7 @@ fn main() -> ExitCode {
             Command::Isas { .. } => isas::forced_sets(&mut steps, false)
                 .and_then(|()| ci::emulated(&mut steps, true))
                 .and_then(|()| foreign::webassembly(&mut steps)),
+            Command::Web { check } => web::all(&mut steps, check),
             Command::Tables => steps.run("tables", programs::tables),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
             Command::Parity { .. }

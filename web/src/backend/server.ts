@@ -104,10 +104,10 @@ export class ServerBackend implements Backend {
         perTokenAsAttention: info.memory.bytes_per_token_as_attention,
       },
       sampling: {
-        temperature: info.sampling.temperature,
-        topP: info.sampling.top_p,
+        temperature: short(info.sampling.temperature),
+        topP: short(info.sampling.top_p),
         topK: info.sampling.top_k,
-        minP: info.sampling.min_p,
+        minP: short(info.sampling.min_p),
       },
       device: `${info.isa} × ${info.threads}`,
       version: info.version,
@@ -283,6 +283,11 @@ export class ServerBackend implements Backend {
     const told = (await response.json().catch(() => ({}))) as { error?: ServerError };
     throw fromServer(told.error ?? {}, response.status, response.headers.get("Retry-After"));
   }
+}
+
+/** A number of half the width as people write it: 0.7 instead of 0.699999988. */
+function short(n: number): number {
+  return Number(n.toPrecision(6));
 }
 
 function problem(code: BackendError["code"], message: string): BackendError {

@@ -1,21 +1,16 @@
 import type { Strings } from "./strings.ts";
 
 export const en: Strings = {
-  languageName: "English",
   otherLanguage: "日本語",
   skip: "Skip to the text",
   product: "bitnet",
-  tagline: "A ternary language model, on this machine’s processor.",
 
-  chat: "Chat",
   story: "Story",
-  mode: "Mode",
   newChat: "New chat",
   newStory: "New story",
   conversations: "Conversations",
   untitled: { chat: "New chat", story: "New story" },
   deleteConversation: (title) => `Delete “${title}”`,
-  open: "Open",
   close: "Close",
   cancel: "Cancel",
   settings: "Settings",
@@ -26,8 +21,8 @@ export const en: Strings = {
 
   welcome: { chat: "What would you like to know?", story: "How does it begin?" },
   welcomeStory: "Write the first words. The model goes on from there, and so can you.",
-  welcomeChat: "The model answers here, word by word, on the processor of this machine.",
-  modelFacts: (parameters, layers) => `${parameters} ternary weights in ${layers} layers`,
+  welcomeChat: "The model answers here, word by word, computed on an ordinary processor.",
+  modelFacts: (parameters, layers) => `${parameters} ternary weights in ${layers}`,
   examples: {
     chat: ["Why is the sky blue?", "Write a haiku about rain.", "Explain recursion to a child."],
     story: ["Once upon a time there was a little dog", "It was raining, and Lily", "The old clock had stopped"],
@@ -35,7 +30,7 @@ export const en: Strings = {
   exampleLabel: "Some beginnings",
 
   composerLabel: { chat: "Your message", story: "Your part of the story" },
-  composerPlaceholder: { chat: "Write a message", story: "Write on, or let the model continue" },
+  composerPlaceholder: { chat: "Write a message", story: "Write on, or just continue" },
   send: "Send",
   tell: "Continue",
   stop: "Stop",
@@ -60,7 +55,6 @@ export const en: Strings = {
   previousBranch: "Previous branch",
   nextBranch: "Next branch",
   part: { user: "Your part", assistant: "The model’s part" },
-  actionsFor: "More for this part",
   toNewest: "To the newest",
   code: "Code",
   table: "Table",
@@ -75,26 +69,25 @@ export const en: Strings = {
   },
   stoppedNote: "Stopped",
   cutNote: "Length limit reached",
-  goOn: "Let it go on",
 
   speed: "Speed",
   tokensPerSecond: "tokens/s",
-  tokens: (n) => `${n} tokens`,
-  tokensShort: "tokens",
+  tokens: (n) => (n === "1" ? "1 token" : `${n} tokens`),
   promptSpeed: (rate) => `prompt ${rate} tokens/s`,
   firstToken: (time) => `first word after ${time}`,
   cached: (n) => `${n} tokens were still in memory`,
   speedIdle: "Appears with the first answer.",
 
   memory: "Memory",
-  memoryOf: "memory of the session",
-  memoryGrows: (perToken) => `Attention keeps ${perToken} for every token, so it grows with the text.`,
+  memoryGrows: (perToken) =>
+    `Attention keeps ${perToken} for every token, so it grows with the text, 256 tokens at a time.`,
   memoryFlat: (bytes) => `A constant state: ${bytes}, however long the text gets.`,
   memoryMixed: (constant, perToken) => `${constant} stay constant; attention adds ${perToken} per token.`,
   memoryChart: (bytes, tokens) => `The session takes ${bytes} at ${tokens} tokens.`,
   legendKv: "keys and values",
   legendState: "constant state",
   legendAttention: "if every layer were attention",
+  legendPlan: "up to the whole context",
   weights: (bytes) => `weights ${bytes}`,
 
   innerLoss: "Inner loss",
@@ -106,7 +99,7 @@ export const en: Strings = {
   legendMean: "mean",
 
   modelTitle: "Model",
-  layers: "Layers",
+  layers: (n) => (n === "1" ? "1 layer" : `${n} layers`),
   layersChart: (attention, constant) => `${attention} layers of attention, ${constant} with a constant state`,
   mixers: {
     attention: "attention",
@@ -187,7 +180,6 @@ export const en: Strings = {
   keyForget: "Forget the key",
 
   connecting: "Connecting …",
-  reconnect: "Connect again",
   errors: {
     unreachable: ["The server does not answer.", "See whether “bitnet serve” is still running, then try again."],
     key: ["The key was not accepted.", "Enter the key that the server was started with."],

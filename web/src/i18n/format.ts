@@ -39,7 +39,7 @@ export function formatFor(language: Language): Format {
       new Intl.NumberFormat(language, {
         notation: "compact",
         compactDisplay: "long",
-        maximumFractionDigits: 1,
+        maximumSignificantDigits: 3,
       }).format(n),
   };
 }

@@ -1,21 +1,16 @@
 import type { Strings } from "./strings.ts";
 
 export const ja: Strings = {
-  languageName: "日本語",
   otherLanguage: "English",
   skip: "本文へ移動",
   product: "bitnet",
-  tagline: "三値の言語モデルが、このマシンの CPU で動いています。",
 
-  chat: "チャット",
   story: "物語",
-  mode: "モード",
   newChat: "新しいチャット",
   newStory: "新しい物語",
   conversations: "これまでの文章",
   untitled: { chat: "新しいチャット", story: "新しい物語" },
   deleteConversation: (title) => `「${title}」を削除`,
-  open: "開く",
   close: "閉じる",
   cancel: "キャンセル",
   settings: "設定",
@@ -26,8 +21,8 @@ export const ja: Strings = {
 
   welcome: { chat: "何を話しましょうか。", story: "どんな書き出しにしますか。" },
   welcomeStory: "最初の一文を書いてください。続きはモデルが書きます。途中からあなたが書き足すこともできます。",
-  welcomeChat: "答えはこのマシンの CPU で計算され、できた言葉から順に現れます。",
-  modelFacts: (parameters, layers) => `三値の重み ${parameters}、${layers} 層`,
+  welcomeChat: "答えは普通の CPU で計算され、できた言葉から順に現れます。",
+  modelFacts: (parameters, layers) => `三値の重み ${parameters}、${layers}`,
   examples: {
     chat: ["空はなぜ青いのですか。", "雨の俳句を一句。", "再帰を子どもにもわかるように説明して。"],
     story: ["Once upon a time there was a little dog", "It was raining, and Lily", "The old clock had stopped"],
@@ -35,7 +30,7 @@ export const ja: Strings = {
   exampleLabel: "書き出しの例",
 
   composerLabel: { chat: "メッセージ", story: "あなたが書く部分" },
-  composerPlaceholder: { chat: "メッセージを入力", story: "続きを書く。空のままならモデルが続けます" },
+  composerPlaceholder: { chat: "メッセージを入力", story: "続きを書く、または続けさせる" },
   send: "送信",
   tell: "続ける",
   stop: "停止",
@@ -60,7 +55,6 @@ export const ja: Strings = {
   previousBranch: "前の分岐",
   nextBranch: "次の分岐",
   part: { user: "あなたの文", assistant: "モデルの文" },
-  actionsFor: "この部分の操作",
   toNewest: "最新へ",
   code: "コード",
   table: "表",
@@ -75,26 +69,25 @@ export const ja: Strings = {
   },
   stoppedNote: "停止",
   cutNote: "長さの上限",
-  goOn: "続きを書かせる",
 
   speed: "速度",
   tokensPerSecond: "トークン／秒",
   tokens: (n) => `${n} トークン`,
-  tokensShort: "トークン",
   promptSpeed: (rate) => `入力 ${rate} トークン／秒`,
   firstToken: (time) => `最初の語まで ${time}`,
   cached: (n) => `${n} トークンは記憶に残っていました`,
   speedIdle: "最初の答えとともに表示されます。",
 
   memory: "メモリ",
-  memoryOf: "セッションのメモリ",
-  memoryGrows: (perToken) => `アテンションは 1 トークンごとに ${perToken} を保持するので、文章とともに増えます。`,
+  memoryGrows: (perToken) =>
+    `アテンションは 1 トークンごとに ${perToken} を保持するので、256 トークンごとに増えていきます。`,
   memoryFlat: (bytes) => `状態の大きさは一定です。文章がどれだけ長くなっても ${bytes} のままです。`,
   memoryMixed: (constant, perToken) => `${constant} は一定で、アテンションが 1 トークンごとに ${perToken} を加えます。`,
   memoryChart: (bytes, tokens) => `${tokens} トークンの時点で、セッションは ${bytes} を使っています。`,
   legendKv: "キーと値",
   legendState: "一定の状態",
   legendAttention: "全層がアテンションの場合",
+  legendPlan: "文脈の上限まで",
   weights: (bytes) => `重み ${bytes}`,
 
   innerLoss: "内部損失",
@@ -106,7 +99,7 @@ export const ja: Strings = {
   legendMean: "平均",
 
   modelTitle: "モデル",
-  layers: "層",
+  layers: (n) => `${n} 層`,
   layersChart: (attention, constant) => `アテンション ${attention} 層、一定の状態を持つ ${constant} 層`,
   mixers: {
     attention: "アテンション",
@@ -187,7 +180,6 @@ export const ja: Strings = {
   keyForget: "キーを忘れる",
 
   connecting: "接続しています…",
-  reconnect: "接続し直す",
   errors: {
     unreachable: ["サーバーが応答しません。", "bitnet serve が動いているか確かめて、もう一度試してください。"],
     key: ["キーが受け付けられませんでした。", "サーバーの起動時に設定したキーを入力してください。"],

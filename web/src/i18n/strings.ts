@@ -4,21 +4,16 @@ type ByMode = Record<"chat" | "story", string>;
 
 /** Every text of the page. Both languages have all of them: the compiler and a test compare. */
 export interface Strings {
-  languageName: string;
   otherLanguage: string;
   skip: string;
   product: string;
-  tagline: string;
 
-  chat: string;
   story: string;
-  mode: string;
   newChat: string;
   newStory: string;
   conversations: string;
   untitled: ByMode;
   deleteConversation: (title: string) => string;
-  open: string;
   close: string;
   cancel: string;
   settings: string;
@@ -60,7 +55,6 @@ export interface Strings {
   previousBranch: string;
   nextBranch: string;
   part: Record<"user" | "assistant", string>;
-  actionsFor: string;
   toNewest: string;
   code: string;
   table: string;
@@ -75,19 +69,16 @@ export interface Strings {
   };
   stoppedNote: string;
   cutNote: string;
-  goOn: string;
 
   speed: string;
   tokensPerSecond: string;
   tokens: (n: string) => string;
-  tokensShort: string;
   promptSpeed: (rate: string) => string;
   firstToken: (time: string) => string;
   cached: (n: string) => string;
   speedIdle: string;
 
   memory: string;
-  memoryOf: string;
   memoryGrows: (perToken: string) => string;
   memoryFlat: (bytes: string) => string;
   memoryMixed: (constant: string, perToken: string) => string;
@@ -95,6 +86,7 @@ export interface Strings {
   legendKv: string;
   legendState: string;
   legendAttention: string;
+  legendPlan: string;
   weights: (bytes: string) => string;
 
   innerLoss: string;
@@ -106,7 +98,7 @@ export interface Strings {
   legendMean: string;
 
   modelTitle: string;
-  layers: string;
+  layers: (n: string) => string;
   layersChart: (attention: string, constant: string) => string;
   mixers: Record<Mixer, string>;
   context: string;
@@ -175,7 +167,6 @@ export interface Strings {
   keyForget: string;
 
   connecting: string;
-  reconnect: string;
   /** What happened, and what to do. */
   errors: Record<ErrorCode, [string, string]>;
   details: string;

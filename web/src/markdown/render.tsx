@@ -1,6 +1,7 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useMemo } from "preact/hooks";
 import { CodeBlock } from "../ui/CodeBlock.tsx";
+import { usePage } from "../ui/context.ts";
 import { type Block, parseMarkdown } from "./blocks.ts";
 import type { Inline } from "./inline.ts";
 
@@ -37,8 +38,7 @@ function renderBlock(block: Block, key: number): JSX.Element {
     }
     case "table":
       return (
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard
-        <div key={key} class="table" tabIndex={0} role="group">
+        <TableFrame key={key}>
           <table>
             <thead>
               <tr>
@@ -61,11 +61,22 @@ function renderBlock(block: Block, key: number): JSX.Element {
               ))}
             </tbody>
           </table>
-        </div>
+        </TableFrame>
       );
     case "rule":
       return <hr key={key} />;
   }
+}
+
+/** A table may be wider than the text; then it scrolls by itself. */
+function TableFrame({ children }: { children: ComponentChildren }): JSX.Element {
+  const { t } = usePage();
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard
+    <div class="table" tabIndex={0} role="group" aria-label={t.table}>
+      {children}
+    </div>
+  );
 }
 
 function alignClass(align: string | null | undefined): string | undefined {

@@ -200,7 +200,9 @@ function Welcome({ state, conversation }: { state: State; conversation: Conversa
     <div class="welcome">
       <h2>{t.welcome[mode]}</h2>
       <p>{mode === "chat" ? t.welcomeChat : t.welcomeStory}</p>
-      {info && <p class="facts">{t.modelFacts(format.count(info.parameters), format.number(info.mixers.length))}</p>}
+      {info && (
+        <p class="facts">{t.modelFacts(format.count(info.parameters), t.layers(format.number(info.mixers.length)))}</p>
+      )}
       {connection.status === "connecting" && <p class="facts">{t.connecting}</p>}
       {silent ? (
         <div class="problem">

@@ -123,7 +123,7 @@ function ModelFacts({ info }: { info: ModelInfo }): JSX.Element {
       <h2>{t.modelTitle}</h2>
       <p class="name">{info.name}</p>
       <LayerPicture info={info} />
-      <p class="note">{`${format.number(info.mixers.length)} ${t.layers} · ${kinds}`}</p>
+      <p class="note">{`${t.layers(format.number(info.mixers.length))} · ${kinds}`}</p>
       <dl>
         {facts.map(([name, value]) => (
           <div key={name}>

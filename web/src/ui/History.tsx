@@ -34,36 +34,38 @@ export function History({ state, onChosen }: { state: State; onChosen?: () => vo
         </button>
       </div>
       <ul>
-        {state.conversations.map((c) => {
-          const title = titleOf(c) || t.untitled[c.mode];
-          const current = c.id === state.current;
-          return (
-            <li key={c.id} class={current ? "current" : undefined}>
-              <button
-                type="button"
-                class="title"
-                aria-current={current ? "true" : undefined}
-                onClick={() => {
-                  controller.dispatch({ type: "select", id: c.id });
-                  onChosen?.();
-                }}
-              >
-                <span class={c.mode}>{title}</span>
-              </button>
-              {!isEmpty(c) && (
+        {state.conversations
+          .filter((c) => !isEmpty(c) || c.id === state.current)
+          .map((c) => {
+            const title = titleOf(c) || t.untitled[c.mode];
+            const current = c.id === state.current;
+            return (
+              <li key={c.id} class={current ? "current" : undefined}>
                 <button
                   type="button"
-                  class="quiet"
-                  title={t.deleteConversation(title)}
-                  onClick={() => void controller.remove(c.id)}
+                  class="title"
+                  aria-current={current ? "true" : undefined}
+                  onClick={() => {
+                    controller.dispatch({ type: "select", id: c.id });
+                    onChosen?.();
+                  }}
                 >
-                  <DeleteIcon />
-                  <span class="hidden">{t.deleteConversation(title)}</span>
+                  <span class={c.mode}>{title}</span>
                 </button>
-              )}
-            </li>
-          );
-        })}
+                {!isEmpty(c) && (
+                  <button
+                    type="button"
+                    class="quiet"
+                    title={t.deleteConversation(title)}
+                    onClick={() => void controller.remove(c.id)}
+                  >
+                    <DeleteIcon />
+                    <span class="hidden">{t.deleteConversation(title)}</span>
+                  </button>
+                )}
+              </li>
+            );
+          })}
       </ul>
     </nav>
   );

@@ -2,6 +2,7 @@ import type { ComponentChildren, JSX } from "preact";
 import { useRef, useState } from "preact/hooks";
 import { schemaFault } from "../json/mark.ts";
 import type { Conversation, Options, State } from "../state/model.ts";
+import { serverKey } from "../state/storage.ts";
 import { usePage } from "./context.ts";
 import { Dialog } from "./Dialog.tsx";
 
@@ -292,6 +293,11 @@ function Data({ onClose }: { onClose: () => void }): JSX.Element {
         >
           {t.deleteAll}
         </button>
+        {serverKey.get() !== null && (
+          <button type="button" class="plain" onClick={() => void controller.useKey("")}>
+            {t.keyForget}
+          </button>
+        )}
       </p>
       <input
         ref={chooser}

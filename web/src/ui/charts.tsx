@@ -51,8 +51,10 @@ export function MemoryChart({ points, info }: { points: MemoryPoint[]; info: Mod
   const { constant, perToken, perTokenAsAttention } = info.memory;
   const last = points.at(-1);
   const tokens = last?.tokens ?? 0;
-  const right = niceAbove(Math.max(256, tokens * 1.1));
-  const compared = constant > 0 ? perTokenAsAttention : null;
+  const wanted = niceAbove(Math.max(256, tokens * 1.1));
+  // Where the context ends soon, the picture ends with it.
+  const right = info.context !== null && info.context < 4 * wanted ? info.context : wanted;
+  const compared = constant > 0 && perToken === 0 ? perTokenAsAttention : null;
   const now = last ? last.kv + last.state : constant;
   const top = Math.max(now, constant + perToken * right, (compared ?? 0) * right) * 1.04 || 1;
   const at = scales(right, top);
@@ -109,6 +111,7 @@ export function MemoryChart({ points, info }: { points: MemoryPoint[]; info: Mod
         <ul class="legend">
           {perToken > 0 && <li class="grown">{t.legendKv}</li>}
           {constant > 0 && <li class="flat">{t.legendState}</li>}
+          {perToken > 0 && <li class="ghost">{t.legendPlan}</li>}
           {compared !== null && <li class="ghost">{t.legendAttention}</li>}
         </ul>
       </figcaption>
