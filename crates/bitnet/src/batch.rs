@@ -1,10 +1,9 @@
 //! Batched decoding of several sessions.
 
-use std::time::Instant;
-
 use bitnet_model::sequence::{self, BatchInput};
 use bitnet_model::{ModelError, StepOutput};
 
+use crate::clock::Instant;
 use crate::generation_state::GenerationState;
 use crate::{Chunk, Error, GenerateOptions, Model, Output, Session};
 
@@ -160,7 +159,7 @@ impl Batch {
         self.texts.iter().find(|t| t.id == id).map_or(0, |t| t.progress.constraint_bytes())
     }
 
-    /// A session that is in the batch, for its length and the bytes of its state.
+    /// The session with this id as it is now, finished or not: for its length and the bytes of its state.
     pub fn session(&self, id: SequenceId) -> Option<&Session> {
         self.texts.iter().find(|t| t.id == id).map(|t| &t.session)
     }

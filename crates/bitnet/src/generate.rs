@@ -1,11 +1,12 @@
 //! Generation: a prompt in, text out, piece by piece.
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bitnet_model::sampling::{CancelToken, FinishReason, LogitsProcessor, SamplingOptions};
 use bitnet_model::sequence::Speculation;
 
+use crate::clock::Instant;
 use crate::generation_state::GenerationState;
 use crate::{Error, Session, TokenLogprob};
 

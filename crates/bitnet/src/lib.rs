@@ -33,6 +33,7 @@
 
 mod batch;
 mod classify;
+mod clock;
 #[cfg(feature = "constrain")]
 mod constrain;
 mod embed;
@@ -64,6 +65,8 @@ pub use ternary_kernels::{Isa, Kernel, KernelError, available_cpus};
 
 pub use batch::{Batch, Prepared, SequenceId};
 pub use classify::Classifier;
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+pub use clock::set_clock;
 #[cfg(feature = "constrain")]
 pub use constrain::{Constraint, ConstraintError, ConstraintLimits};
 pub use embed::{EmbedOptions, Embedding, Pooling};

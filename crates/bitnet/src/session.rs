@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
 
 use bitnet_model::{HeadRequest, ModelError, Sequence, SequenceState};
 use loader::files::Pending;
 
+use crate::clock::Instant;
 use crate::generate::Generation;
 use crate::generation_state::GenerationState;
 use crate::{Error, GenerateOptions, Message, Model, Output, WhenFull};

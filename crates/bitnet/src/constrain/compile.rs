@@ -36,10 +36,13 @@ pub(super) struct Compiled {
     pub(super) bytes: usize,
 }
 
-/// Runs `f` on a stack on which it may recurse.
+/// Runs `f` on a stack on which it may recurse: that of a thread, or, in WebAssembly, that of the caller.
 pub(super) fn on_large_stack<T: Send>(
     f: impl FnOnce() -> Result<T, ConstraintError> + Send,
 ) -> Result<T, ConstraintError> {
+    if cfg!(target_family = "wasm") {
+        return f();
+    }
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("constraint".into()).stack_size(STACK);
         let thread = thread
