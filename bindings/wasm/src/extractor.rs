@@ -1,0 +1,98 @@
+//! Extractors of utterances: intent, slots, out of scope.
+
+use serde::Serialize;
+use wasm_bindgen::prelude::wasm_bindgen;
+
+use crate::{Failure, Upload};
+
+/// An extractor, from the bytes of a GGUF file.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct Extractor {
+    inner: bitnet::Extractor,
+}
+
+/// The answer in JSON, with positions in UTF-16 units as JavaScript counts them.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    intent: &'a str,
+    confidence: f32,
+    out_of_scope: bool,
+    slots: Vec<SlotAnswer<'a>>,
+    cut: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct SlotAnswer<'a> {
+    name: &'a str,
+    value: &'a str,
+    start: usize,
+    end: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Task<'a> {
+    name: &'a str,
+    intents: &'a [String],
+    slots: &'a [String],
+}
+
+fn json(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|e| Failure::new("internal", e.to_string()))
+}
+
+#[wasm_bindgen]
+impl Extractor {
+    /// Takes the file and makes an extractor of it.
+    ///
+    /// # Errors
+    /// `model` for a file that is damaged or no extractor.
+    #[wasm_bindgen(constructor)]
+    pub fn new(file: Upload) -> Result<Self, Failure> {
+        let bytes = file.complete()?.as_ref().to_vec();
+        Ok(Self { inner: bitnet::Extractor::from_bytes(bytes)? })
+    }
+
+    /// Its tasks with their intents and slots, as JSON.
+    pub fn tasks(&self) -> Result<String, Failure> {
+        let task = |t| -> Task<'_> {
+            let t: &bitnet::TaskConfig = t;
+            Task { name: &t.name, intents: &t.intents, slots: &t.slots }
+        };
+        json(&self.inner.config().tasks.iter().map(task).collect::<Vec<_>>())
+    }
+
+    /// Intent and slots of `text`, as JSON; of the first task, or of the one that is named.
+    ///
+    /// # Errors
+    /// `request` for a task that it does not have.
+    pub fn extract(&self, text: &str, task: Option<String>) -> Result<String, Failure> {
+        let found = match task {
+            Some(name) => self.inner.task(&name)?.extract(text)?,
+            None => self.inner.extract(text)?,
+        };
+        let units = |byte: usize| text.get(..byte).map_or(0, |head| head.encode_utf16().count());
+        let slots = found.slots.iter().map(|s| SlotAnswer {
+            name: &s.name,
+            value: &s.value,
+            start: units(s.range.start),
+            end: units(s.range.end),
+        });
+        json(&Answer {
+            intent: &found.intent,
+            confidence: found.confidence,
+            out_of_scope: found.out_of_scope,
+            slots: slots.collect(),
+            cut: found.cut,
+        })
+    }
+
+    /// The vector of `text`, of length 1.
+    ///
+    /// # Errors
+    /// `model` for weights that make numbers that are not finite.
+    pub fn embed(&self, text: &str) -> Result<Vec<f32>, Failure> {
+        Ok(self.inner.embed(text)?)
+    }
+}
