@@ -29,8 +29,8 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("programs", programs::build)?;
     steps.run("the README's first command", programs::story)?;
     steps.try_run("the official client of the server", programs::openai_client)?;
-    web::sources(steps)?;
-    web::browser(steps)?;
+    page::sources(steps)?;
+    page::browser(steps)?;
     steps.run("hostile inputs", programs::hostile_side_by_side)?;
     for fixtures in programs::FIXTURES {
         steps.try_run(&format!("parity with {fixtures}"), || programs::parity_if_present(fixtures))?;
@@ -41,6 +41,7 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     isas::forced_sets(steps, true)?;
     emulated(steps, thorough)?;
     foreign::webassembly(steps)?;
+    web::check(steps)?;
     steps.try_run("licences, bans, sources", deny)?;
     steps.try_run("address sanitizer", address_sanitizer)?;
     fuzz::all(steps, if thorough { FUZZ_SECONDS_THOROUGH } else { FUZZ_SECONDS }, None)?;

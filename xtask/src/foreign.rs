@@ -10,9 +10,9 @@ use crate::jobs::Job;
 use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, in_ci, run, works};
 
 /// Debian's compiler, even if others are installed.
-const RUSTC: &str = "/usr/bin/rustc";
+pub(crate) const RUSTC: &str = "/usr/bin/rustc";
 const ARM: &str = "aarch64-unknown-linux-gnu";
-const WASM: &str = "wasm32-unknown-unknown";
+pub(crate) const WASM: &str = "wasm32-unknown-unknown";
 const ARM_DIR: &str = "target/foreign/aarch64";
 const WASM_DIR: &str = "target/foreign/wasm";
 
@@ -55,7 +55,7 @@ pub(crate) fn webassembly(steps: &mut Steps) -> Result<(), XtaskError> {
     }
 }
 
-fn skip_or_fail(missing: XtaskError) -> Result<Outcome, XtaskError> {
+pub(crate) fn skip_or_fail(missing: XtaskError) -> Result<Outcome, XtaskError> {
     if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) }
 }
 
@@ -75,7 +75,7 @@ fn missing_for_arm() -> Option<XtaskError> {
     None
 }
 
-fn missing_for_wasm() -> Option<XtaskError> {
+pub(crate) fn missing_for_wasm() -> Option<XtaskError> {
     let remedy = "install Debian's rustc-web, rust-web-src and lld, as `.ci/run` does, and Node 20";
     let missing = |what: &str| Some(XtaskError::Missing { what: what.into(), remedy });
     if !works("node", &["--version"]) {

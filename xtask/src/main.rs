@@ -10,9 +10,10 @@
 //! | `cargo xtask parity` | comparison with reference vectors of independent software |
 //! | `cargo xtask hostile` | hostile inputs against the library, the command and the server, with limits on time and memory |
 //! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
+//! | `cargo xtask web` | the WebAssembly module, its npm package and the page, as a folder for any static server |
 //! | `cargo xtask intent` | utterances to JSON with small models: data, baseline, evaluation, latency |
 //! | `cargo xtask tables` | writes the tables of docs/models.md, which a test compares, from those of the program |
-//! | `cargo xtask web` | builds the page of the server into its crate; with `--check` checks and tests it |
+//! | `cargo xtask page` | builds the page of the server into its crate; with `--check` checks and tests it |
 //! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
 
 mod ci;
@@ -21,6 +22,7 @@ mod foreign;
 mod fuzz;
 mod isas;
 mod jobs;
+mod page;
 mod programs;
 mod shell;
 mod test;
@@ -98,10 +100,16 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Build the WebAssembly module and its npm package.
+    Web {
+        /// Test them, too.
+        #[arg(long)]
+        test: bool,
+    },
     /// Write the tables of docs/models.md from those of the program: families, formats, known models.
     Tables,
     /// Build the page that the server embeds, from the folder `web`; needs Node.
-    Web {
+    Page {
         /// Check its sources, that the embedded files are theirs, and use it in a browser.
         #[arg(long)]
         check: bool,
@@ -135,7 +143,9 @@ fn main() -> ExitCode {
             Command::Isas { .. } => isas::forced_sets(&mut steps, false)
                 .and_then(|()| ci::emulated(&mut steps, true))
                 .and_then(|()| foreign::webassembly(&mut steps)),
-            Command::Web { check } => web::all(&mut steps, check),
+            Command::Page { check } => page::all(&mut steps, check),
+            Command::Web { test: true } => web::check(&mut steps),
+            Command::Web { test: false } => web::site(&mut steps),
             Command::Tables => steps.run("tables", programs::tables),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
             Command::Parity { .. }

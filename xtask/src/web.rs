@@ -1,115 +1,112 @@
-//! `cargo xtask web`: the page of the server. Its sources are checked, the files that the server embeds are compared with
-//! a fresh build, and a browser uses them. A build of the server needs none of this.
+//! The browser: the WebAssembly module, its npm package, the page, and their tests.
+//!
+//! The module needs the standard library built from source, as the check of the kernels does (`foreign.rs`).
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::XtaskError;
-use crate::programs;
-use crate::shell::{Outcome, Steps, cargo, in_ci, root, run, works};
+use crate::foreign::{RUSTC, WASM, missing_for_wasm, skip_or_fail};
+use crate::shell::{Steps, run, works};
 
-/// The sources, and the built files within the crate that embeds them.
-const SOURCES: &str = "web";
-const EMBEDDED: &str = "crates/bitnet-server/page";
-/// A build to compare with.
-const FRESH: &str = "target/web/page";
-/// A copy of the lock file of what is installed.
-const INSTALLED: &str = "web/node_modules/.installed.json";
+/// The crate, the package, the module's build, what the package is built into.
+const CRATE: &str = "bindings/wasm/Cargo.toml";
+const PACKAGE: &str = "bindings/wasm/js";
+const TARGET: &str = "target/foreign/browser";
+const DIST: &str = "bindings/wasm/js/dist";
+/// The model that comes with the package.
+const MODEL: &str = "crates/bitnet/models/tiny-stories-ttt.gguf";
+/// Largest module after compression, bytes.
+const LARGEST: usize = 3 << 20;
 
-/// Writes the embedded files, or with `check` checks everything about the page.
+/// Flags of the module: vectors, and the stack that templates and grammars are read on.
+const FLAGS: &str = "-C target-feature=+simd128 -C link-arg=-zstack-size=8388608";
+
+/// The package with its tests, then the page if it is there.
 ///
 /// # Errors
-/// If a check fails, or the page does not build.
-pub(crate) fn all(steps: &mut Steps, check: bool) -> Result<(), XtaskError> {
-    if !check {
-        return steps.try_run("page: build", || with_node(|| npm(&["run", "build"], &[])));
+/// If something does not build or a test fails; in continuous integration also a missing tool.
+pub(crate) fn check(steps: &mut Steps) -> Result<(), XtaskError> {
+    if let Some(missing) = missing() {
+        return steps.try_run("browser", || skip_or_fail(missing));
     }
-    sources(steps)?;
-    steps.run("page: command", || cargo(&["build", "--workspace", "--bin", "bitnet"], &[]))?;
-    browser(steps)
+    steps.run("browser: module", module)?;
+    steps.run("browser: package", package)?;
+    steps.run("browser: same tokens as native, hostile input", || npm(PACKAGE, &["test", "--silent"]))
 }
 
-/// Format, types, lints and unit tests of the page, and whether the embedded files are those of the sources.
-///
-/// # Errors
-/// If a check fails; in continuous integration also if Node is missing.
-pub(crate) fn sources(steps: &mut Steps) -> Result<(), XtaskError> {
-    steps.try_run("page: sources", || {
-        with_node(|| {
-            npm(&["run", "check"], &[])?;
-            npm(&["run", "build:fresh"], &[])?;
-            same_files()?;
-            npm(&["run", "size"], &[])
-        })
+fn missing() -> Option<XtaskError> {
+    let compiler = if has_std() { None } else { missing_for_wasm() };
+    compiler.or_else(|| {
+        let remedy = "install Node 20 with npm, as `.ci/run` does";
+        (!works("npm", &["--version"])).then(|| XtaskError::Missing { what: "npm".into(), remedy })
     })
 }
 
-/// A browser with the page of the built command; pictures of it remain in `target/web`.
+/// Whether the compiler has the standard library of this target: `rustup target add wasm32-unknown-unknown`. If not,
+/// Debian's compiler builds it from source.
+fn has_std() -> bool {
+    let sysroot = crate::shell::output("rustc", &["--print", "sysroot"], &[]).unwrap_or_default();
+    Path::new(sysroot.trim()).join("lib/rustlib").join(WASM).join("lib").is_dir()
+}
+
+fn npm(folder: &str, args: &[&str]) -> Result<(), XtaskError> {
+    run("npm", &[&["--prefix", folder][..], args].concat(), &[])
+}
+
+/// Builds the module and writes its glue next to the package's sources.
+pub(crate) fn module() -> Result<(), XtaskError> {
+    let build = ["build", "--locked", "--profile", "dist", "--target", WASM, "--manifest-path", CRATE];
+    let build = [&build[..], &["-p", "bitnet-wasm", "--target-dir", TARGET]].concat();
+    if has_std() {
+        run("cargo", &build, &[("RUSTFLAGS", FLAGS)])?;
+    } else {
+        let flags = format!("-C linker-flavor=wasm-ld {FLAGS}");
+        let linker = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld");
+        let env = [("RUSTC", RUSTC), ("RUSTC_BOOTSTRAP", "1"), ("RUSTFLAGS", &flags), linker];
+        run("cargo", &[&build[..], &["-Z", "build-std=std,panic_abort"]].concat(), &env)?;
+    }
+    let module = format!("{TARGET}/{WASM}/dist/bitnet_wasm.wasm");
+    let tool = ["run", "--quiet", "--locked", "--manifest-path", CRATE, "-p", "bindgen", "--target-dir", TARGET, "--"];
+    run("cargo", &[&tool[..], &[&module, DIST]].concat(), &[])?;
+    let to = format!("{DIST}/tiny-stories-ttt.gguf");
+    std::fs::copy(MODEL, &to).map_err(XtaskError::io(&to))?;
+    size(&format!("{DIST}/bitnet_bg.wasm"))
+}
+
+/// Prints how large the module is, and refuses it if a visitor would wait for it.
+fn size(module: &str) -> Result<(), XtaskError> {
+    let bytes = std::fs::read(module).map_err(XtaskError::io(module))?;
+    let script =
+        format!("console.log(require('zlib').gzipSync(require('fs').readFileSync('{module}'), {{level: 9}}).length)");
+    let compressed = crate::shell::output("node", &["-e", &script], &[])?;
+    let compressed: usize = compressed.trim().parse().unwrap_or(usize::MAX);
+    println!("{module}: {} bytes, {compressed} compressed with gzip", bytes.len());
+    match compressed <= LARGEST {
+        true => Ok(()),
+        false => Err(XtaskError::Unexpected {
+            what: "the compressed module".into(),
+            expected: format!("at most {LARGEST} bytes"),
+            got: compressed.to_string(),
+        }),
+    }
+}
+
+/// Compiles the package's TypeScript.
+pub(crate) fn package() -> Result<(), XtaskError> {
+    if !Path::new(PACKAGE).join("node_modules").is_dir() {
+        npm(PACKAGE, &["ci", "--no-audit", "--no-fund"])?;
+    }
+    npm(PACKAGE, &["run", "--silent", "build"])
+}
+
+/// The package, and the page as a folder for any static server.
 ///
 /// # Errors
-/// If a test fails; in continuous integration also if Node or the browser is missing.
-pub(crate) fn browser(steps: &mut Steps) -> Result<(), XtaskError> {
-    steps.try_run("page: in a browser", || {
-        let chromium = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
-        if !works(&chromium, &["--version"]) {
-            let remedy = "install Debian's package chromium, or name a browser of its kind with CHROMIUM";
-            return skipped(XtaskError::Missing { what: "chromium".into(), remedy });
-        }
-        let program = root().join(programs::built("debug", "bitnet"));
-        with_node(|| npm(&["run", "e2e"], &[("BITNET", &program.display().to_string()), ("CHROMIUM", &chromium)]))
-    })
-}
-
-fn skipped(missing: XtaskError) -> Result<Outcome, XtaskError> {
-    if in_ci() { Err(missing) } else { Ok(Outcome::Skipped(missing.to_string())) }
-}
-
-/// Does `f` with the packages of the lock file, if there is Node.
-fn with_node(f: impl FnOnce() -> Result<(), XtaskError>) -> Result<Outcome, XtaskError> {
-    for program in ["node", "npm"] {
-        if !works(program, &["--version"]) {
-            let remedy = "install Node 20 with npm, as `.ci/run` does";
-            return skipped(XtaskError::Missing { what: program.into(), remedy });
-        }
+/// If a tool is missing or something does not build.
+pub(crate) fn site(steps: &mut Steps) -> Result<(), XtaskError> {
+    if let Some(missing) = missing() {
+        return Err(missing);
     }
-    let lock = format!("{SOURCES}/package-lock.json");
-    let wanted = std::fs::read(&lock).map_err(XtaskError::io(&lock))?;
-    if std::fs::read(INSTALLED).ok().as_ref() != Some(&wanted) {
-        npm(&["ci"], &[])?;
-        std::fs::write(INSTALLED, &wanted).map_err(XtaskError::io(INSTALLED))?;
-    }
-    f()?;
-    Ok(Outcome::Done)
-}
-
-/// `npm` in the folder of the sources.
-fn npm(args: &[&str], env: &[(&str, &str)]) -> Result<(), XtaskError> {
-    run("npm", &[&["--prefix", SOURCES][..], args].concat(), env)
-}
-
-/// The bytes of all files in a folder, by their paths within it.
-fn files(folder: &Path) -> Result<BTreeMap<String, Vec<u8>>, XtaskError> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).map_err(XtaskError::io(folder))? {
-        let path = entry.map_err(XtaskError::io(folder))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() {
-            found.extend(files(&path)?.into_iter().map(|(inner, bytes)| (format!("{name}/{inner}"), bytes)));
-        } else {
-            found.insert(name, std::fs::read(&path).map_err(XtaskError::io(&path))?);
-        }
-    }
-    Ok(found)
-}
-
-/// Whether the embedded files are those of a fresh build, byte for byte.
-fn same_files() -> Result<(), XtaskError> {
-    let (embedded, fresh) = (files(Path::new(EMBEDDED))?, files(Path::new(FRESH))?);
-    let name = |(name, bytes): (&String, &Vec<u8>)| format!("{name} of {} bytes", bytes.len());
-    let list = |all: &BTreeMap<String, Vec<u8>>| all.iter().map(name).collect::<Vec<_>>().join(", ");
-    if embedded == fresh {
-        return Ok(());
-    }
-    let what = format!("{EMBEDDED}, which `cargo xtask web` writes from {SOURCES}");
-    Err(XtaskError::Unexpected { what, expected: list(&fresh), got: list(&embedded) })
+    steps.run("module", module)?;
+    steps.run("package", package)
 }
