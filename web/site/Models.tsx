@@ -1,0 +1,117 @@
+/** The choice of a model: that of the package, those that are stored, a file. */
+import type { LoadProgress } from "bitnet-wasm";
+import type { JSX } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import type { Controller } from "../src/state/controller.ts";
+import type { SiteBackend } from "./backend.ts";
+
+const TEXTS = {
+  en: {
+    title: "Model",
+    builtin: "Stories in English (built in)",
+    open: "Open a GGUF file",
+    remove: "Remove from this browser",
+    hint: "Or drop a file anywhere on this page. It stays on this computer.",
+    fetch: "Loading",
+    verify: "Checking",
+    prepare: "Preparing",
+  },
+  ja: {
+    title: "モデル",
+    builtin: "英語の物語（内蔵）",
+    open: "GGUF ファイルを開く",
+    remove: "このブラウザーから削除",
+    hint: "ファイルをこのページにドロップすることもできます。ファイルはこのコンピューターの外に出ません。",
+    fetch: "読み込み中",
+    verify: "確認中",
+    prepare: "準備中",
+  },
+};
+
+interface Props {
+  backend: SiteBackend;
+  controller: Controller;
+}
+
+/** Loads a file that the reader chose or dropped, and keeps it. */
+export async function openFile({ backend, controller }: Props, file: File): Promise<void> {
+  backend.choose({ kind: "file", file, name: file.name, keep: true });
+  await controller.connect();
+}
+
+function megabytes(bytes: number): string {
+  return (bytes / 1e6).toFixed(1);
+}
+
+export function Models({ backend, controller }: Props): JSX.Element {
+  const t = TEXTS[controller.state.preferences.language];
+  const [stored, setStored] = useState<{ name: string; bytes: number }[]>([]);
+  const refresh = () =>
+    backend.worker.storedModels().then(setStored, () => {
+      // A browser without a private file system keeps nothing.
+    });
+  useEffect(() => void refresh(), []);
+  const choose = async (name: string) => {
+    backend.choose(name === "" ? { kind: "builtin" } : { kind: "stored", name });
+    await controller.connect();
+    await refresh();
+  };
+  const chosen = backend.chosen ?? "";
+  return (
+    <section class="models" aria-label={t.title}>
+      <label>
+        {t.title}
+        <select value={chosen} onChange={(event) => void choose(event.currentTarget.value)}>
+          <option value="">{t.builtin}</option>
+          {stored.map(({ name, bytes }) => (
+            <option key={name} value={name}>
+              {name} ({megabytes(bytes)} MB)
+            </option>
+          ))}
+        </select>
+      </label>
+      <label>
+        {t.open}
+        <input
+          type="file"
+          accept=".gguf"
+          onChange={async (event) => {
+            const file = event.currentTarget.files?.[0];
+            if (file) await openFile({ backend, controller }, file);
+            await refresh();
+          }}
+        />
+      </label>
+      <p>{t.hint}</p>
+      {chosen !== "" && (
+        <button
+          type="button"
+          class="plain"
+          onClick={async () => {
+            await backend.worker.removeStored(chosen);
+            await choose("");
+          }}
+        >
+          {t.remove}
+        </button>
+      )}
+    </section>
+  );
+}
+
+/** How far loading is, over the page, while it takes. */
+export function Progress({ backend, controller }: Props): JSX.Element | null {
+  const [progress, setProgress] = useState<LoadProgress | null>(null);
+  useEffect(() => backend.onProgress(setProgress), [backend]);
+  if (progress === null) return null;
+  const t = TEXTS[controller.state.preferences.language];
+  const { phase, done, total } = progress;
+  return (
+    <div class="loading" role="status">
+      <span>
+        {t[phase]} {phase === "fetch" && total !== null ? `${megabytes(done)} / ${megabytes(total)} MB` : ""}
+      </span>
+      <progress aria-label={t[phase]} {...(phase === "fetch" && total !== null ? { max: total, value: done } : {})} />
+    </div>
+  );
+}
