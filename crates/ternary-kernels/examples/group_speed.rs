@@ -1,7 +1,8 @@
 //! Times the group kernels beside `i2s` of the same instruction set on a 6912 x 2560 matrix, with weights from memory
 //! and from the cache. The difference is the cost of two digits and of a scale per group.
 //!
-//! `cargo run --release -p ternary-kernels --example group_speed -- [ISA]`. All candidates take turns, so that a change
+//! `cargo run --release -p ternary-kernels --example group_speed -- [--gemm] [ISA]`; with `--gemm` only several tokens, in
+//! blocks of rows as an engine does. All candidates take turns, so that a change
 //! of the machine's speed meets all of them. GB/s are those of the weights, of which two bits each are the codes.
 
 use std::hint::black_box;
@@ -51,6 +52,24 @@ impl Candidate {
             Candidate::Group(_, w) => w[0].byte_len(),
         }
     }
+    /// The product with the first copy of the weights, block by block.
+    fn run_blocks(&self, n: usize, x: &Inputs, out: &mut [f32]) {
+        match self {
+            Candidate::I2s(kernel, w) => {
+                for rows in w[0].blocks(0..ROWS) {
+                    let w = w[0].rows_range(rows).expect("blocks of panels");
+                    let acc = bytemuck::cast_slice_mut(&mut out[..n * w.rows()]);
+                    kernel.gemm(black_box(&w), &x.int8.view().rows(0..n), acc);
+                }
+            }
+            Candidate::Group(kernel, w) => {
+                for rows in w[0].blocks(0..ROWS) {
+                    let out = &mut out[..n * rows.len()];
+                    kernel.product(black_box(&w[0]), rows, &x.int16.view().rows(0..n), out);
+                }
+            }
+        }
+    }
     /// The product with copy `i` of the weights.
     fn run(&self, i: usize, n: usize, x: &Inputs, out: &mut [f32]) {
         match self {
@@ -77,7 +96,8 @@ fn copy(bytes: &[u8]) -> AlignedBuf<u8> {
 }
 
 fn main() {
-    let isa = match std::env::args().nth(1) {
+    let gemm = std::env::args().any(|arg| arg == "--gemm");
+    let isa = match std::env::args().skip(1).find(|arg| arg != "--gemm") {
         Some(name) => Isa::from_name(&name).expect("an instruction set"),
         None => Isa::selected().expect("BITNET_ISA names an instruction set of this CPU"),
     };
@@ -97,14 +117,15 @@ fn main() {
         let (height, panel) = (packed.panel_rows(), packed.all().panel_bytes());
         Packed::new(packed.kernel(), ROWS, COLS, height, panel, copy(packed.all().bytes())).expect("the same sizes")
     };
-    let mut candidates = vec![Candidate::I2s(kernel, (0..COPIES).map(i2s_copy).collect())];
+    let copies = if gemm { 1 } else { COPIES };
+    let mut candidates = vec![Candidate::I2s(kernel, (0..copies).map(i2s_copy).collect())];
     let kernel = GroupKernel::for_isa(isa).expect("an instruction set of this CPU");
     for group_len in [64, 128, 256] {
         let groups = ROWS * COLS.div_ceil(group_len);
         let d = (0..groups).map(|_| f16::from_f32(0.001 + random.below(1000) as f32 / 1e5)).collect();
         let scales = GroupScales::new(group_len, ROWS, COLS, d).expect("scales");
         let packed = kernel.pack_levels(ROWS, COLS, &trits, &scales).expect("groups that kernels take");
-        let copies = (0..COPIES).map(|_| packed.with_bytes(SharedBytes::new(copy(packed.bytes()))));
+        let copies = (0..copies).map(|_| packed.with_bytes(SharedBytes::new(copy(packed.bytes()))));
         candidates.push(Candidate::Group(kernel.clone(), copies.map(|w| w.expect("the same sizes")).collect()));
     }
 
@@ -117,6 +138,16 @@ fn main() {
         candidates.iter().zip(ms).for_each(|(c, &ms)| print!(" {ms:10.4} {:>13}", unit(c, ms)));
         println!();
     };
+    if gemm {
+        let mut out = vec![0.0; MOST * ROWS];
+        for n in [8, 16, 24, 32, 48, 64, MOST] {
+            let ms = medians(&candidates, |c| c.run_blocks(n, &x, &mut out));
+            line(&format!("N={n}, cache"), &ms, &|_, ms| {
+                format!("{:.0} GOP/s", 2.0 * (n * ROWS * COLS) as f64 / ms / 1e6)
+            });
+        }
+        return;
+    }
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut out = vec![0.0; MOST.max(cores.get() * 8) * ROWS];
     for threads in [NonZeroUsize::MIN, cores] {

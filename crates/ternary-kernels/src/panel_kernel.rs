@@ -15,6 +15,7 @@ use std::marker::PhantomData;
 
 use crate::base3::Group;
 use crate::i2s::{Activations, Acts, Chunk, I2s, PANEL_ROWS, Product, Tile};
+use crate::token_tables::{InPlace, StepWeights};
 use crate::{
     Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
     token_tables,
@@ -46,9 +47,14 @@ pub(crate) trait Backend<L: Layout>: Copy + Debug + Send + Sync + 'static {
     /// A product of any number of tokens.
     fn gemm(self, product: &L::Product<'_>, acc: &mut [i32]);
 
-    /// The product of many tokens with shared tables, if the back end has one.
-    fn tables(self) -> Option<Tables<Self>> {
+    /// `TokenLanes::LAST_FROM`, where it multiplies many tokens with tables that they share.
+    fn last_from(self) -> Option<usize> {
         None
+    }
+
+    /// A product of many tokens with tables, where [`Backend::last_from`] says that there are any.
+    fn look_up(self, product: &L::Product<'_>, acc: &mut [i32]) {
+        self.gemm(product, acc);
     }
 
     /// Whether [`Backend::gemm`] takes this many tokens of int4 activations; otherwise they are widened to int8 first.
@@ -69,7 +75,7 @@ pub(crate) struct Tables<B> {
     /// The number of tokens in a last tile from which a tile is faster than multiplying, `TokenLanes::LAST_FROM`.
     pub(crate) last_from: usize,
     /// [`token_tables::product`], compiled for the instruction set.
-    pub(crate) product: fn(B, &Product<'_>, &mut [i32]),
+    pub(crate) product: fn(B, &Product<'_>, &mut dyn StepWeights, &mut [i32]),
 }
 
 /// How an instruction set multiplies chunks of the I2_S layout.
@@ -84,7 +90,7 @@ pub(crate) trait Chunks: Copy + Debug + Send + Sync + 'static {
     /// A tile of one panel and up to [`Chunks::MAX_TOKENS`] tokens.
     fn tile(self, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]);
 
-    /// See [`Backend::tables`].
+    /// How it multiplies many tokens with tables that they share, if it does.
     fn shared_tables(self) -> Option<Tables<Self>> {
         None
     }
@@ -106,8 +112,14 @@ impl<B: Chunks> Backend<I2s> for B {
     fn gemm(self, product: &Product<'_>, acc: &mut [i32]) {
         product.for_tiles(1, B::MAX_TOKENS, |t| self.tile(product, &t, acc));
     }
-    fn tables(self) -> Option<Tables<Self>> {
-        self.shared_tables()
+    fn last_from(self) -> Option<usize> {
+        self.shared_tables().map(|tables| tables.last_from)
+    }
+    fn look_up(self, product: &Product<'_>, acc: &mut [i32]) {
+        match self.shared_tables() {
+            Some(tables) => (tables.product)(self, product, &mut InPlace(product), acc),
+            None => Backend::<I2s>::gemm(self, product, acc),
+        }
     }
 }
 
@@ -133,14 +145,14 @@ impl<L: Layout, B: Backend<L>> PanelKernel<L, B> {
     }
 
     fn product(&self, w: &PackedRows<'_>, x: Activations<'_>, acc: &mut [i32]) {
-        match self.backend.tables() {
+        match self.backend.last_from() {
             None => self.multiply(w, x, acc),
-            Some(tables) => token_tables::split(
-                tables.last_from,
+            Some(last_from) => token_tables::split::<L>(
+                last_from,
                 w,
                 x,
                 acc,
-                |product, acc| (tables.product)(self.backend, product, acc),
+                |product, acc| self.backend.look_up(product, acc),
                 |x, acc| self.multiply(w, x, acc),
             ),
         }
@@ -159,7 +171,7 @@ impl<L: Layout, B: Backend<L>> Kernel for PanelKernel<L, B> {
         PANEL_ROWS
     }
     fn least_rows(&self, n: usize) -> usize {
-        token_tables::least_rows(self.backend.tables().map(|tables| tables.last_from), n)
+        token_tables::least_rows(self.backend.last_from(), n)
     }
     fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
         L::prepack(self.name, w)

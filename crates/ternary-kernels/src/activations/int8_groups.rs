@@ -37,6 +37,18 @@ impl<'a> Int8GroupMatrix<'a> {
         let groups = self.k().div_ceil(self.group_len);
         &self.steps[t * groups..(t + 1) * groups]
     }
+    /// Rows `range` as a matrix of their own.
+    ///
+    /// # Panics
+    /// If the range lies outside of `0..n`.
+    pub fn rows(&self, range: std::ops::Range<usize>) -> Self {
+        let groups = self.k().div_ceil(self.group_len);
+        Self {
+            codes: self.codes.rows(range.clone()),
+            steps: &self.steps[range.start * groups..range.end * groups],
+            ..*self
+        }
+    }
 }
 
 /// A buffer that owns up to `max_n` rows of up to `max_k` int8 activations in groups; it is filled row by row by a

@@ -79,6 +79,15 @@ impl<B: Unpack> Backend<Base3> for B {
     fn gemm(self, product: &Product<'_>, acc: &mut [i32]) {
         product.gemm(self, acc);
     }
+    fn last_from(self) -> Option<usize> {
+        self.shared_tables().map(|tables| tables.last_from)
+    }
+    fn look_up(self, product: &Product<'_>, acc: &mut [i32]) {
+        match self.shared_tables() {
+            Some(tables) => product.look_up(self, tables, acc),
+            None => product.gemm(self, acc),
+        }
+    }
 }
 
 /// Quarters of a group.

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::{BLOCK_GROUPS, BLOCK_PANELS, GROUP_CHUNKS, Group, groups_of};
 use crate::PackedRows;
-use crate::i2s::{self, Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, PANEL_ROWS, Tile, even_parts, with_acts};
-use crate::panel_kernel::Unpack;
+use crate::i2s::{self, Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, Chunk, PANEL_ROWS, Tile, even_parts, with_acts};
+use crate::panel_kernel::{Tables, Unpack};
+use crate::token_tables::{self, STEP_CHUNKS, StepWeights};
 
 /// A product with base-3 weights, with all lengths checked.
 pub(crate) struct Product<'a> {
@@ -64,6 +65,13 @@ impl<'a> Product<'a> {
         });
     }
 
+    /// All panels times all tokens by tables that tokens share.
+    pub(super) fn look_up<B: Unpack>(&self, backend: B, tables: Tables<B>, acc: &mut [i32]) {
+        let chunks = [[[0; CHUNK_BYTES]; SPAN_CHUNKS]; token_tables::BLOCK_PANELS];
+        let mut weights = Unpacked { product: self, backend, first: 0, chunks };
+        (tables.product)(backend, &self.io, &mut weights, acc);
+    }
+
     /// All tokens are one tile, so weights are read once, panel by panel, as a single stream.
     fn gemm_once<B: Unpack>(&self, backend: B, acts: &mut [Acts], acc: &mut [i32]) {
         let mut unpacked = [[0; CHUNK_BYTES]; BLOCK_CHUNKS];
@@ -102,5 +110,38 @@ impl<'a> Product<'a> {
                 }
             }
         }
+    }
+}
+
+/// Groups that are unpacked at a time for tables, so that steps of tables and groups end together.
+const SPAN_GROUPS: usize = 4;
+/// Their chunks.
+const SPAN_CHUNKS: usize = SPAN_GROUPS * GROUP_CHUNKS;
+const _: () = assert!(SPAN_CHUNKS.is_multiple_of(STEP_CHUNKS));
+
+/// The weights of some steps of a block of panels, 80 KB.
+struct Unpacked<'p, 'a, B> {
+    product: &'p Product<'a>,
+    backend: B,
+    /// The first panel of the block.
+    first: usize,
+    chunks: [[Chunk; SPAN_CHUNKS]; token_tables::BLOCK_PANELS],
+}
+
+impl<B: Unpack> StepWeights for Unpacked<'_, '_, B> {
+    fn prepare(&mut self, panels: &Range<usize>, start: usize) {
+        if !start.is_multiple_of(SPAN_CHUNKS) {
+            return;
+        }
+        let first = start / GROUP_CHUNKS;
+        let groups = first..(first + SPAN_GROUPS).min(self.product.per_panel);
+        self.first = panels.start;
+        for (p, out) in panels.clone().zip(&mut self.chunks) {
+            // Chunks behind the last group meet activations of 0, whatever is left there.
+            self.backend.unpack(&self.product.panel(p)[groups.clone()], &mut out[..groups.len() * GROUP_CHUNKS]);
+        }
+    }
+    fn step(&self, p: usize, start: usize) -> &[Chunk] {
+        &self.chunks[p - self.first][start % SPAN_CHUNKS..][..STEP_CHUNKS]
     }
 }

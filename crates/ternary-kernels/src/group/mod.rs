@@ -41,8 +41,8 @@ use std::ops::Range;
 
 use crate::i2s::{CHUNK_BYTES, Chunk, PANEL_ROWS};
 use crate::{
-    FileFormat, GroupScales, Int8GroupMatrix, Int8Matrix, Int16Matrix, Isa, KernelError, KernelLayout, Scales,
-    TernaryMatrix,
+    FileFormat, GroupScales, Int8GroupMatrix, Int8Matrix, Int16Matrix, Isa, KernelError, KernelLayout, Levels, Scales,
+    TernaryMatrix, token_tables,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -57,6 +57,7 @@ mod neon;
 mod packed;
 mod portable;
 mod product;
+mod tables;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -207,7 +208,8 @@ impl GroupKernel {
 
     /// Like [`crate::Kernel::least_rows`].
     pub fn least_rows(&self, n: usize) -> usize {
-        if n == 1 { 32 } else { 128 }
+        // A token of two digits takes two lanes of a table.
+        token_tables::least_rows(self.backend.last_from(), if n == 1 { 1 } else { 2 * n })
     }
 
     /// The layout of [`GroupKernel::prepack`] for `w`, or that of [`GroupKernel::prepack_groups`] if `group_len` is
@@ -331,7 +333,21 @@ impl GroupKernel {
     }
 
     fn run(&self, product: &Product<'_>, out: &mut [f32]) {
-        match self.backend {
+        let shared = self.backend.last_from().map_or(0, |last_from| product.shared_tokens(last_from));
+        if shared == 0 {
+            return self.backend.multiply(product, out);
+        }
+        let (first, rest) = out.split_at_mut(shared * product.rows());
+        self.backend.look_up(&product.of_tokens(0..shared), first);
+        if shared < product.tokens() {
+            self.backend.multiply(&product.of_tokens(shared..product.tokens()), rest);
+        }
+    }
+}
+
+impl Backend {
+    fn multiply(self, product: &Product<'_>, out: &mut [f32]) {
+        match self {
             Backend::Portable => portable::product(product, out),
             #[cfg(target_arch = "x86_64")]
             Backend::Sse41(cpu) => lanes128::product(cpu, product, out),
@@ -359,7 +375,7 @@ fn pack(op: &'static str, w: &TernaryMatrix, scales: PackScales<'_>) -> Result<G
     };
     let shape = (w.rows(), w.cols());
     match w.packed_bytes(KernelLayout::Groups(group_len)) {
-        Some(bytes) => GroupPacked::of_packed(op, shape, scales, bytes.clone()),
+        Some(bytes) => GroupPacked::of_packed(op, shape, scales, bytes.clone(), w.levels() == Levels::Four),
         None => GroupPacked::pack(op, shape, scales, |r, out| w.decode_row(r, out)),
     }
 }

@@ -17,6 +17,8 @@ pub struct GroupPacked {
     /// Factors of rows, if the scales are not group scales.
     row_scales: Option<Arc<[f32]>>,
     bytes: SharedBytes,
+    /// Whether a level is +2.
+    twos: bool,
 }
 
 /// Offsets within packed weights.
@@ -60,7 +62,7 @@ impl Shape {
         self.units() + self.quads * CHUNKS_PER_QUAD
     }
     /// Line of chunk `c` of a panel.
-    fn chunk_line(&self, c: usize) -> usize {
+    pub(super) fn chunk_line(&self, c: usize) -> usize {
         c + c / (UNIT_GROUPS * self.group_quads * CHUNKS_PER_QUAD) + 1
     }
     /// Line of the scales of group `g`, and the byte of the scale of row `r` of the panel in it.
@@ -104,11 +106,13 @@ impl GroupPacked {
         let quads = if rows == 0 { 0 } else { shape.quads };
         let mut row = vec![0i8; quads * QUAD_COLS];
         let mut words = vec![0u32; quads * CHUNKS_PER_QUAD];
+        let mut twos = false;
         for (p, panel) in lines.chunks_exact_mut(shape.panel_lines().max(1)).enumerate() {
             for r in 0..PANEL_ROWS {
                 let at = p * PANEL_ROWS + r;
                 if at < rows {
                     decode(at, &mut row[..cols]);
+                    twos |= row.iter().fold(0, |all, level| all.max(*level)) > 1;
                     row_words(&row, &mut words);
                     for g in 0..cols.div_ceil(group_len) {
                         let d = match &scales {
@@ -130,7 +134,7 @@ impl GroupPacked {
             PackScales::Groups(_) => None,
             PackScales::Rows(s, _) => Some(s),
         };
-        Ok(Self { shape, row_scales, bytes: SharedBytes::new(bytes) })
+        Ok(Self { shape, row_scales, bytes: SharedBytes::new(bytes), twos })
     }
 
     /// Bytes of a packed matrix.
@@ -142,19 +146,21 @@ impl GroupPacked {
         Ok(shape.panels() * shape.panel_lines() * CHUNK_BYTES)
     }
 
-    /// Wraps weights that were packed before, with as many bytes as [`GroupPacked::byte_len_of`] returns.
+    /// Wraps weights that were packed before, with as many bytes as [`GroupPacked::byte_len_of`] returns; `twos` tells
+    /// whether a level is +2.
     pub(super) fn of_packed(
         op: &'static str,
         (rows, cols): (usize, usize),
         scales: PackScales<'_>,
         bytes: SharedBytes,
+        twos: bool,
     ) -> Result<Self, KernelError> {
         let (group_len, row_scales) = match scales {
             PackScales::Groups(s) => (s.group_len(), None),
             PackScales::Rows(s, group_len) => (group_len, Some(s)),
         };
         let shape = Shape::new(op, rows, cols, group_len)?;
-        Self { shape, row_scales, bytes: SharedBytes::from(Vec::new()) }.with_bytes(bytes)
+        Self { shape, row_scales, bytes: SharedBytes::from(Vec::new()), twos }.with_bytes(bytes)
     }
 
     /// Writes the levels of row `r` of packed weights to `out`, `[cols]`, without their scales.
@@ -220,6 +226,10 @@ impl GroupPacked {
     }
     pub(super) fn row_scales(&self) -> Option<&[f32]> {
         self.row_scales.as_deref()
+    }
+    /// Whether a level is +2. Weights that were packed elsewhere are not searched for it.
+    pub(super) fn has_twos(&self) -> bool {
+        self.twos
     }
     /// The lines of all panels.
     pub(super) fn lines(&self) -> &[Chunk] {

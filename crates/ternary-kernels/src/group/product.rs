@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 
+use half::f16;
+
 use super::packed::{GroupPacked, Shape};
 use super::{CHUNKS_PER_QUAD, Chunk, PANEL_ROWS, QUAD_COLS, UNIT_GROUPS};
 use crate::i2s::{Acts, CHUNK_COLS, even_parts};
+use crate::token_tables::{self, TOKENS};
 use crate::{Int8GroupMatrix, Int8Matrix, Int16Matrix};
 
 /// The activations of all tokens of a tile, for as many columns as fit, are copied to a buffer of this many chunks, 32
@@ -27,6 +30,8 @@ pub(super) enum Activations<'a> {
 /// The operands of a product, with all lengths checked.
 #[derive(Clone, Copy)]
 pub(super) struct Product<'a> {
+    /// Whether a level is +2.
+    twos: bool,
     /// Lines of the panels of the range.
     lines: &'a [Chunk],
     shape: Shape,
@@ -72,10 +77,10 @@ impl<'a> Product<'a> {
         let (first, last) = (start / PANEL_ROWS, end.div_ceil(PANEL_ROWS));
         let lines = &w.lines()[first * shape.panel_lines()..last * shape.panel_lines()];
         let row_scales = w.row_scales().map(|s| &s[rows.clone()]);
-        Some(Self { lines, shape, rows: rows.len(), x, n, scales, row_scales })
+        Some(Self { twos: w.has_twos(), lines, shape, rows: rows.len(), x, n, scales, row_scales })
     }
 
-    fn panels(&self) -> usize {
+    pub(super) fn panels(&self) -> usize {
         self.rows.div_ceil(PANEL_ROWS)
     }
 
@@ -205,6 +210,110 @@ impl<'a> Product<'a> {
         let lines = self.shape.panel_lines();
         &self.lines[p * lines..(p + 1) * lines]
     }
+
+    /// Where the results of panel `p` and token `t` lie.
+    fn range(&self, p: usize, t: usize) -> Range<usize> {
+        let row = p * PANEL_ROWS;
+        let start = t * self.rows + row;
+        start..start + PANEL_ROWS.min(self.rows - row)
+    }
+
+    /// Stores the results of panel `p` and token `t`, of which `y` are the sums over all groups.
+    #[inline(always)]
+    pub(super) fn finish(&self, p: usize, t: usize, y: &[f32; PANEL_ROWS], out: &mut [f32]) {
+        let out = &mut out[self.range(p, t)];
+        // A product with 1 changes no bit.
+        let inv = self.scales.map_or(1.0, |scales| 1.0 / scales[t]);
+        match self.row_scales {
+            None => out.iter_mut().zip(y).for_each(|(out, y)| *out = y * inv),
+            Some(scales) => {
+                let scales = &scales[p * PANEL_ROWS..];
+                out.iter_mut().zip(y).zip(scales).for_each(|((out, y), d)| *out = y * inv * d);
+            }
+        }
+    }
+
+    /// Rows of the range.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Tokens.
+    pub(super) fn tokens(&self) -> usize {
+        self.n
+    }
+
+    /// How many tokens, the first ones, tables multiply. A last tile is one from `last_from` lanes.
+    pub(super) fn shared_tokens(&self, last_from: usize) -> usize {
+        let lanes = token_tables::tokens_of(self.rows, self.n * self.digits(), last_from);
+        if self.twos { 0 } else { lanes / self.digits() }
+    }
+
+    /// The product of some tokens, whose results are `[range.len(), rows]`.
+    pub(super) fn of_tokens(&self, range: Range<usize>) -> Self {
+        let x = match self.x {
+            Activations::Int16(x) => Activations::Int16(x.rows(range.clone())),
+            Activations::Int8(x) => Activations::Int8(x.rows(range.clone())),
+            Activations::Int8Groups(x) => Activations::Int8Groups(x.rows(range.clone())),
+        };
+        Self { x, n: range.len(), scales: self.scales.map(|scales| &scales[range]), ..*self }
+    }
+
+    /// Quads of a row, and of a group.
+    pub(super) fn quads(&self) -> (usize, usize) {
+        (self.shape.quads, self.shape.group_quads)
+    }
+
+    /// The chunks of a quad of columns of panel `p`.
+    #[inline(always)]
+    pub(super) fn quad(&self, p: usize, quad: usize) -> &'a [Chunk] {
+        let line = self.shape.chunk_line(quad * CHUNKS_PER_QUAD);
+        &self.panel(p)[line..line + CHUNKS_PER_QUAD]
+    }
+
+    /// The scales of the rows of panel `p` for a group.
+    #[inline(always)]
+    pub(super) fn group_scales(&self, p: usize, group: usize) -> [f16; PANEL_ROWS] {
+        let line = &self.panel(p)[group / UNIT_GROUPS * self.shape.unit_lines()];
+        let scales: [[f16; PANEL_ROWS]; UNIT_GROUPS] = bytemuck::pod_read_unaligned(line);
+        scales[group % UNIT_GROUPS]
+    }
+
+    /// Copies chunk `c` of `tokens` to the rows of `to`, the upper digits to the first half of the rows and the lower ones to the
+    /// second where there are two.
+    pub(super) fn copy_chunk(&self, tokens: &Range<usize>, c: usize, to: &mut [Acts; TOKENS]) {
+        match self.x {
+            Activations::Int16(x) => {
+                let (high, low) = to.split_at_mut(TOKENS / 2);
+                for ((t, high), low) in tokens.clone().zip(high).zip(low) {
+                    let (chunks, _) = bytemuck::cast_slice::<i8, u8>(x.digits(t)).as_chunks();
+                    (*high, *low) = (chunks[2 * c], chunks[2 * c + 1]);
+                }
+            }
+            Activations::Int8(x) => copy_int8(&x, tokens, c, to),
+            Activations::Int8Groups(x) => copy_int8(&x.codes(), tokens, c, to),
+        }
+    }
+
+    /// Whether activations have a step for each group.
+    pub(super) fn has_steps(&self) -> bool {
+        matches!(self.x, Activations::Int8Groups(_))
+    }
+
+    /// The step of a group of the token `i` of `tokens`; 1 where there is none.
+    pub(super) fn step(&self, tokens: &Range<usize>, i: usize, group: usize) -> f32 {
+        match self.x {
+            Activations::Int8Groups(x) if i < tokens.len() => x.steps(tokens.start + i)[group],
+            Activations::Int8Groups(_) | Activations::Int8(_) | Activations::Int16(_) => 1.0,
+        }
+    }
+}
+
+fn copy_int8(x: &Int8Matrix<'_>, tokens: &Range<usize>, c: usize, to: &mut [Acts; TOKENS]) {
+    for (t, to) in tokens.clone().zip(to) {
+        let row = &x.codes()[t * x.stride()..][c * CHUNK_COLS..(c + 1) * CHUNK_COLS];
+        to.copy_from_slice(bytemuck::cast_slice(row));
+    }
 }
 
 /// A part of a product that one pass over registers computes.
@@ -237,9 +346,7 @@ impl Tile<'_> {
 
     /// The range of the results of panel `i` and token `n` of the tile.
     fn range(&self, product: &Product<'_>, i: usize, n: usize) -> Range<usize> {
-        let row = (self.panels.start + i) * PANEL_ROWS;
-        let start = (self.tokens.start + n) * product.rows + row;
-        start..start + PANEL_ROWS.min(product.rows - row)
+        product.range(self.panels.start + i, self.tokens.start + n)
     }
 
     /// The sums over the columns before this tile.
@@ -256,18 +363,10 @@ impl Tile<'_> {
     /// Stores the sums `y` of panel `i` and token `n` of the tile; after the last columns they become results.
     #[inline(always)]
     pub(super) fn store(&self, product: &Product<'_>, i: usize, n: usize, y: &[f32; PANEL_ROWS], out: &mut [f32]) {
-        let out = &mut out[self.range(product, i, n)];
         if self.units.end < product.shape.units() {
+            let out = &mut out[self.range(product, i, n)];
             return out.copy_from_slice(&y[..out.len()]);
         }
-        // Multiplying by 1 changes no bit.
-        let inv = product.scales.map_or(1.0, |scales| 1.0 / scales[self.tokens.start + n]);
-        match product.row_scales {
-            None => out.iter_mut().zip(y).for_each(|(out, y)| *out = y * inv),
-            Some(scales) => {
-                let scales = &scales[(self.panels.start + i) * PANEL_ROWS..];
-                out.iter_mut().zip(y).zip(scales).for_each(|((out, y), d)| *out = y * inv * d);
-            }
-        }
+        product.finish(self.panels.start + i, self.tokens.start + n, y, out);
     }
 }

@@ -5,7 +5,7 @@ use half::f16;
 
 use super::product::{Activations, Product};
 use super::*;
-use crate::{Int8Batch, Int8GroupBatch, Int16Batch, reference};
+use crate::{Int8Batch, Int8GroupBatch, Int16Batch, SharedBytes, Twos, reference};
 
 /// Reproducible random numbers (xorshift64*).
 fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
@@ -97,5 +97,70 @@ fn rows_are_decoded_from_packed_weights() {
                 assert_eq!(row[c], f32::from(levels[r * cols + c]) * scales.row(r)[c / group_len].to_f32());
             }
         }
+    }
+}
+
+/// Products that tables compute, and tokens and weights that they leave to multiplications: whole and partial tiles, groups that end in a
+/// step and in the middle of two, a last group that is a part of one, weights of +2 and digits of -128 throughout.
+#[test]
+fn tables_equal_the_definition() {
+    let mut next = numbers(9);
+    for (rows, cols, group_len) in
+        [(160usize, 64usize, 64usize), (163, 200, 64), (529, 300, 128), (176, 520, 192), (161, 600, 256)]
+    {
+        for (n, most) in [(3, 3), (16, 3), (25, 3), (37, 3), (40, 4)] {
+            let mut levels: Vec<i8> = (0..rows * cols).map(|_| next(most) as i8 - 1).collect();
+            let mut codes: Vec<i16> = (0..n * cols).map(|_| (next(65279) as i32 - 32639) as i16).collect();
+            levels[..3 * cols].fill(-1);
+            codes[..cols].fill(128);
+            codes[cols..2 * cols].fill(-32639);
+            let groups = cols.div_ceil(group_len);
+            let d: Vec<f16> = (0..rows * groups).map(|_| f16::from_f32(next(1000) as f32 / 500.0)).collect();
+            let scales = GroupScales::new(group_len, rows, cols, d.into()).unwrap();
+            let steps: Vec<f32> = (0..n * groups).map(|_| next(1000) as f32 / 300.0).collect();
+            let codes8: Vec<i8> = codes.iter().map(|&q| (q % 128) as i8).collect();
+            let wide8: Vec<i16> = codes8.iter().map(|&q| i16::from(q)).collect();
+            let wanted = reference::group_product(cols, &levels, &scales, &codes, &vec![1.0; n]).unwrap();
+            let wanted8 = reference::group_product(cols, &levels, &scales, &wide8, &steps[..n]).unwrap();
+            let wanted_steps = reference::group_product_int8(cols, &levels, &scales, &codes8, &steps).unwrap();
+            let x = Int16Batch::from_codes(n, cols, &codes).unwrap();
+            let x8 = Int8Batch::from_codes(n, cols, &codes8).unwrap();
+            let x_steps = Int8GroupBatch::from_codes(n, cols, group_len, &codes8, &steps).unwrap();
+            for kernel in GroupKernel::available() {
+                let what = format!("{}: {rows} x {cols}, groups of {group_len}, {n} tokens", kernel.name());
+                let w = kernel.pack_levels(rows, cols, &levels, &scales).unwrap();
+                let mut out = vec![f32::NAN; n * rows];
+                kernel.product(&w, 0..rows, &x.view(), &mut out);
+                assert_eq!(out, wanted, "{what}");
+                kernel.product_int8(&w, 0..rows, &x8.view(), &steps[..n], &mut out);
+                assert_eq!(out, wanted8, "int8, {what}");
+                kernel.product_int8_groups(&w, 0..rows, &x_steps.view(), &mut out);
+                assert_eq!(out, wanted_steps, "int8 in groups, {what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn levels_of_two_are_found_wherever_they_are() {
+    let (rows, cols) = (40usize, 300usize);
+    let d: Vec<f16> = vec![f16::ONE; rows * cols.div_ceil(64)];
+    // Scales whose bytes look like code 3.
+    let scales = GroupScales::new(64, rows, cols, vec![f16::from_bits(0x7bff); d.len()].into()).unwrap();
+    let kernel = GroupKernel::selected().unwrap();
+    let mut levels = vec![1i8; rows * cols];
+    assert!(!kernel.pack_levels(rows, cols, &levels, &scales).unwrap().has_twos());
+    for at in [0, cols - 1, 17 * cols + 130, rows * cols - 1] {
+        levels[at] = 2;
+        let packed = kernel.pack_levels(rows, cols, &levels, &scales).unwrap();
+        assert!(packed.has_twos(), "{at}");
+        // Packed weights are not searched: whoever packed them says so.
+        let (layout, bytes) = (KernelLayout::Groups(64), SharedBytes::from(packed.bytes().to_vec()));
+        for twos in [None, Some(Twos { row: at / cols, col: at % cols, count: 1 })] {
+            let scales = Scales::Groups(scales.clone());
+            let w = TernaryMatrix::from_packed(FileFormat::Q2_0, layout, (rows, cols), bytes.clone(), scales, twos);
+            assert_eq!(kernel.prepack_groups(&w.unwrap(), 64).unwrap().has_twos(), twos.is_some());
+        }
+        levels[at] = 1;
     }
 }

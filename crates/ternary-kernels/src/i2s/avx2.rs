@@ -29,7 +29,7 @@ use super::{Acts, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::{Avx2, compiled};
 use crate::panel_kernel::{Chunks, Tables};
 use crate::simd::{self, prefetch_next_page, prefetch_page_ahead};
-use crate::token_tables::{self, TokenLanes};
+use crate::token_tables::{self, StepWeights, TokenLanes};
 
 /// Tokens of a GEMM tile.
 const MAX_TOKENS: usize = 5;
@@ -73,9 +73,9 @@ impl Chunks for Avx2 {
         });
     }
     fn shared_tables(self) -> Option<Tables<Self>> {
-        fn product(cpu: Avx2, product: &Product<'_>, acc: &mut [i32]) {
-            compiled!(Avx2, cpu => |cpu, product: &Product<'_>, acc: &mut [i32]| {
-                token_tables::product::<_, 2>(cpu, product, acc);
+        fn product(cpu: Avx2, product: &Product<'_>, weights: &mut dyn StepWeights, acc: &mut [i32]) {
+            compiled!(Avx2, cpu => |cpu, product: &Product<'_>, weights: &mut dyn StepWeights, acc: &mut [i32]| {
+                token_tables::product::<_, 2>(cpu, product, weights, acc);
             });
         }
         Some(Tables { last_from: Self::LAST_FROM, product })

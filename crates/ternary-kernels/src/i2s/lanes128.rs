@@ -199,10 +199,19 @@ macro_rules! backend {
                 });
             }
             fn shared_tables(self) -> Option<$crate::panel_kernel::Tables<Self>> {
-                fn product(cpu: $crate::isa::$token, product: &Product<'_>, acc: &mut [i32]) {
-                    $crate::isa::compiled!($token, cpu => |cpu, product: &Product<'_>, acc: &mut [i32]| {
-                        $crate::token_tables::product::<_, 4>(cpu, product, acc);
-                    });
+                use $crate::token_tables::StepWeights;
+                fn product(
+                    cpu: $crate::isa::$token,
+                    product: &Product<'_>,
+                    weights: &mut dyn StepWeights,
+                    acc: &mut [i32],
+                ) {
+                    $crate::isa::compiled!(
+                        $token,
+                        cpu => |cpu, product: &Product<'_>, weights: &mut dyn StepWeights, acc: &mut [i32]| {
+                            $crate::token_tables::product::<_, 4>(cpu, product, weights, acc);
+                        }
+                    );
                 }
                 let last_from = <Self as $crate::token_tables::TokenLanes>::LAST_FROM;
                 Some($crate::panel_kernel::Tables { last_from, product })

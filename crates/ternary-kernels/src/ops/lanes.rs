@@ -32,6 +32,10 @@ pub(crate) trait Simd: Copy {
     fn load_f16(self, x: &[f16; LANES]) -> Self::F;
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::F;
     fn load_i8(self, x: &[i8; LANES]) -> Self::F;
+    #[inline(always)]
+    fn load_i16(self, x: &[i16; LANES]) -> Self::F {
+        self.to_f(self.load_i(&x.map(i32::from)))
+    }
     /// Sixteen numbers of four bits in two's complement: lane `2i` is nibble `i` of the first four bytes, the lower
     /// half of a byte before the upper one, lane `2i + 1` nibble `i` of the last four.
     #[inline(always)]

@@ -75,6 +75,14 @@ impl Simd for Sse41 {
         })
     }
     #[inline(always)]
+    fn load_i16(self, x: &[i16; LANES]) -> Self::F {
+        let [a, b]: [__m128i; 2] = simd::load(x);
+        proven!(self, {
+            let four = [a, _mm_unpackhi_epi64(a, a), b, _mm_unpackhi_epi64(b, b)];
+            each!(|v| _mm_cvtepi32_ps(_mm_cvtepi16_epi32(v)), four)
+        })
+    }
+    #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
         simd::store(v, out);
     }

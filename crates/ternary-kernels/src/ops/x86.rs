@@ -47,6 +47,11 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn load_i16(self, x: &[i16; LANES]) -> Self::F {
+        let [a, b]: [__m128i; 2] = simd::load(x);
+        proven!(self, [_mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(a)), _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(b))])
+    }
+    #[inline(always)]
     fn load_i4(self, x: &[u8; LANES / 2]) -> Self::F {
         let both = i64::from_le_bytes(*x);
         proven!(self, {

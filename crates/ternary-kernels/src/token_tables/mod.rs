@@ -40,6 +40,7 @@ use std::ops::Range;
 
 use crate::PackedRows;
 use crate::i2s::{Activations, Acts, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, even_parts};
+use crate::panel_kernel::Layout;
 
 mod lanes;
 #[cfg(target_arch = "aarch64")]
@@ -62,31 +63,31 @@ pub(crate) const TOKENS: usize = 32;
 /// Rows below which computing tables costs more than they save.
 const ROWS_FROM: usize = 160;
 /// Entries of a table, the sums of four activations times trits.
-const ENTRIES: usize = 81;
+pub(crate) const ENTRIES: usize = 81;
 /// Chunks of a step; the padding of rows is a multiple of it.
-const STEP_CHUNKS: usize = 4;
+pub(crate) const STEP_CHUNKS: usize = 4;
 /// Tables of a step, one for each byte of a row.
-const TABLES: usize = STEP_CHUNKS * 4;
+pub(crate) const TABLES: usize = STEP_CHUNKS * 4;
 /// Columns of a step.
-const STEP_COLS: usize = STEP_CHUNKS * CHUNK_COLS;
+pub(crate) const STEP_COLS: usize = STEP_CHUNKS * CHUNK_COLS;
 /// Panels whose 16-bit sums are kept at a time: 64 KB.
-const BLOCK_PANELS: usize = 64;
+pub(crate) const BLOCK_PANELS: usize = 64;
 
 // A step fits the 16-bit sums for any activations.
 const _: () = assert!(STEP_COLS * 127 <= i16::MAX as usize);
 
 /// Aligned to cache lines, so that an entry is one line.
 #[repr(C, align(64))]
-struct Lines<T>(T);
+pub(crate) struct Lines<T>(pub(crate) T);
 
 /// The activations of a step, for each column those of all tokens side by side.
-type Columns = Lines<[[i8; TOKENS]; STEP_COLS]>;
+pub(crate) type Columns = Lines<[[i8; TOKENS]; STEP_COLS]>;
 /// Bytes of a panel in a step, each the number of an entry.
 type Numbers = [[[u8; 4]; PANEL_ROWS]; STEP_CHUNKS];
 
 /// How many of `n` tokens, the first ones, are multiplied by tables with `rows` rows; the others are multiplied as
 /// usual. From `last_from` tokens on, the rest is a last tile.
-fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
+pub(crate) fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
     if rows < ROWS_FROM {
         return 0;
     }
@@ -106,12 +107,12 @@ pub(crate) fn least_rows(last_from: Option<usize>, n: usize) -> usize {
 
 /// The product of the first [`tokens_of`] tokens by `tables`, which is [`product`] compiled for the instruction set,
 /// and of the rest, if any, by `multiply`.
-pub(crate) fn split(
+pub(crate) fn split<L: Layout>(
     last_from: usize,
     w: &PackedRows<'_>,
     x: Activations<'_>,
     acc: &mut [i32],
-    tables: impl FnOnce(&Product<'_>, &mut [i32]),
+    tables: impl FnOnce(&L::Product<'_>, &mut [i32]),
     multiply: impl FnOnce(Activations<'_>, &mut [i32]),
 ) {
     let n = x.shape().2.len();
@@ -122,7 +123,7 @@ pub(crate) fn split(
     // The lengths that this split relies on; `Product` checks those of the parts.
     assert_eq!(acc.len(), n * w.rows(), "accumulators");
     let (first, rest) = acc.split_at_mut(shared * w.rows());
-    if let Some(product) = Product::new(w, x.rows(0..shared), first) {
+    if let Some(product) = L::product(w, x.rows(0..shared), first) {
         tables(&product, first);
     }
     if shared < n {
@@ -130,9 +131,33 @@ pub(crate) fn split(
     }
 }
 
+/// Where the weights of a step come from.
+pub(crate) trait StepWeights {
+    /// Makes ready those of `panels`, at most [`BLOCK_PANELS`], for the step that begins at chunk `start`. Steps of the same panels
+    /// follow each other from chunk 0 on.
+    fn prepare(&mut self, panels: &Range<usize>, start: usize);
+    /// The [`STEP_CHUNKS`] chunks of panel `p` from `start` on.
+    fn step(&self, p: usize, start: usize) -> &[Chunk];
+}
+
+/// Weights in the I2_S layout: those of the product itself.
+pub(crate) struct InPlace<'a>(pub(crate) &'a Product<'a>);
+
+impl StepWeights for InPlace<'_> {
+    fn prepare(&mut self, _panels: &Range<usize>, _start: usize) {}
+    fn step(&self, p: usize, start: usize) -> &[Chunk] {
+        &self.0.panel(p)[start..start + STEP_CHUNKS]
+    }
+}
+
 /// `acc[t * rows + r]` for all tokens of the product; `P` registers of `s` are [`TOKENS`] lanes.
 #[inline(always)]
-pub(crate) fn product<S: TokenLanes, const P: usize>(s: S, product: &Product<'_>, acc: &mut [i32]) {
+pub(crate) fn product<S: TokenLanes, const P: usize>(
+    s: S,
+    product: &Product<'_>,
+    weights: &mut dyn StepWeights,
+    acc: &mut [i32],
+) {
     const { assert!(P * S::LANES == TOKENS) };
     let mut tables = Lines([[[S::ZERO; P]; ENTRIES]; TABLES]);
     let mut sums = Lines([[[S::ZERO; P]; PANEL_ROWS]; BLOCK_PANELS]);
@@ -144,7 +169,10 @@ pub(crate) fn product<S: TokenLanes, const P: usize>(s: S, product: &Product<'_>
             // first.
             let (mut magnitudes, mut narrow, mut first) = ([0u32; TOKENS], false, true);
             for start in (0..product.chunks()).step_by(STEP_CHUNKS) {
-                let step = turn(s, product, tokens.clone(), start, &mut columns);
+                let copy = |c: usize, acts: &mut [Acts; TOKENS]| {
+                    product.interleave(tokens.clone(), start + c..start + c + 1, acts);
+                };
+                let step = turn(s, copy, &mut columns);
                 let full = magnitudes.iter().zip(&step).any(|(m, s)| m + s > i16::MAX as u32);
                 if full && narrow {
                     widen(s, product, &sums.0, panels.clone(), tokens.clone(), first, acc);
@@ -152,7 +180,8 @@ pub(crate) fn product<S: TokenLanes, const P: usize>(s: S, product: &Product<'_>
                 }
                 magnitudes.iter_mut().zip(step).for_each(|(m, s)| *m += s);
                 make_tables(s, &columns, &mut tables.0);
-                look_up(s, product, panels.clone(), start, &tables.0, narrow, &mut sums.0);
+                weights.prepare(&panels, start);
+                look_up(s, |p| weights.step(p, start), panels.clone(), &tables.0, narrow, &mut sums.0);
                 narrow = true;
             }
             widen(s, product, &sums.0, panels.clone(), tokens, first, acc);
@@ -160,20 +189,18 @@ pub(crate) fn product<S: TokenLanes, const P: usize>(s: S, product: &Product<'_>
     }
 }
 
-/// Transposes the activations of the step that begins at chunk `start`; tokens beyond the last are zero. Returns the
-/// sum of magnitudes of each token.
+/// Transposes the activations of a step; `copy` copies those of one of its chunks, a row for each lane, and rows that it
+/// leaves out are zero. Returns the sum of magnitudes of each lane.
 #[inline(always)]
-fn turn<S: TokenLanes>(
+pub(crate) fn turn<S: TokenLanes>(
     s: S,
-    product: &Product<'_>,
-    tokens: Range<usize>,
-    start: usize,
+    copy: impl Fn(usize, &mut [Acts; TOKENS]),
     columns: &mut Columns,
 ) -> [u32; TOKENS] {
     let mut magnitudes = [0; TOKENS];
     let mut acts: [Acts; TOKENS] = [[0; CHUNK_COLS]; TOKENS];
     for (c, columns) in columns.0.as_chunks_mut::<CHUNK_COLS>().0.iter_mut().enumerate() {
-        product.interleave(tokens.clone(), start + c..start + c + 1, &mut acts);
+        copy(c, &mut acts);
         for (sum, acts) in magnitudes.iter_mut().zip(&acts) {
             *sum += acts.iter().map(|&q| u32::from((q as i8).unsigned_abs())).sum::<u32>();
         }
@@ -220,7 +247,7 @@ fn turn_8<S: TokenLanes>(s: S, mut v: [S::Bytes; 8]) -> [S::Bytes; 8] {
 /// The tables of a step: entry `d0 + 3 d1 + 9 d2 + 27 d3` of table `4i + c` is the sum of `(dj - 1)` times the
 /// activations of column `16i + 4j + c`.
 #[inline(always)]
-fn make_tables<S: TokenLanes, const P: usize>(
+pub(crate) fn make_tables<S: TokenLanes, const P: usize>(
     s: S,
     columns: &Columns,
     tables: &mut [[[S::Memory; P]; ENTRIES]; TABLES],
@@ -266,18 +293,18 @@ fn make_tables<S: TokenLanes, const P: usize>(
 }
 
 /// Adds the entries of all rows of `panels` to their sums, or sets the sums if there are none yet (`add` is false).
+/// `weights` are the [`STEP_CHUNKS`] chunks of a panel for the step.
 #[inline(always)]
-fn look_up<S: TokenLanes, const P: usize>(
+pub(crate) fn look_up<'w, S: TokenLanes, const P: usize>(
     s: S,
-    product: &Product<'_>,
+    weights: impl Fn(usize) -> &'w [Chunk],
     panels: Range<usize>,
-    start: usize,
     tables: &[[[S::Memory; P]; ENTRIES]; TABLES],
     add: bool,
-    sums: &mut [[[S::Memory; P]; PANEL_ROWS]; BLOCK_PANELS],
+    sums: &mut [[[S::Memory; P]; PANEL_ROWS]],
 ) {
     for (p, sums) in panels.zip(sums) {
-        let numbers = numbers(&product.panel(p)[start..start + STEP_CHUNKS]);
+        let numbers = numbers(weights(p));
         for (r, sums) in sums.iter_mut().enumerate() {
             let mut v = [s.zero(); P];
             if add {

@@ -22,8 +22,9 @@ fn check(kernel: &dyn Kernel, what: &str, (rows, cols, n): (usize, usize, usize)
     assert_eq!(acc, reference::gemm(&w, codes, n).unwrap(), "{}: {what}, {rows} x {cols}, {n} tokens", kernel.name());
 }
 
-fn kernels_of(format: &str) -> impl Iterator<Item = std::sync::Arc<dyn Kernel>> {
-    kernels_available().into_iter().filter(move |k| k.name().starts_with(format))
+/// Those that have tables on some instruction sets.
+fn kernels() -> impl Iterator<Item = std::sync::Arc<dyn Kernel>> {
+    kernels_available().into_iter().filter(|k| k.name().starts_with("i2s") || k.name().starts_with("base3"))
 }
 
 #[test]
@@ -38,7 +39,7 @@ fn tiles_take_whole_tiles_and_last_ones_that_are_nearly_full() {
 #[test]
 fn sizes_around_every_block() {
     let mut next = numbers_below(1);
-    for kernel in kernels_of("i2s") {
+    for kernel in kernels() {
         for (rows, cols) in [(ROWS_FROM, 1), (161, 63), (175, 64), (176, 65), (177, 300), (1025, 130), (1040, 64)] {
             for n in [7, 8, 19, 20, 24, 25, 31, 32, 33, 51, 52, 64, 65, 85] {
                 // Sizes alternate, as the oracle is slow.
@@ -56,7 +57,7 @@ fn sizes_around_every_block() {
 /// Sums of 16 bits are full after 258 columns; a single token may fill them.
 #[test]
 fn the_largest_sums_are_exact() {
-    for kernel in kernels_of("i2s") {
+    for kernel in kernels() {
         for cols in [255, 256, 257, 258, 259, 320, 321, 1100] {
             for (t, q) in [(1, 127), (-1, -127), (1, -127), (-1, 127)] {
                 let (rows, n) = (ROWS_FROM, TOKENS);
@@ -78,7 +79,7 @@ fn int4_activations_are_widened_to_the_same_tables() {
     let codes: Vec<_> = (0..n * cols).map(|_| next(16) as i8 - 8).collect();
     let w = TernaryMatrix::from_trits(rows, cols, &trits, Scales::Tensor(1.0)).unwrap();
     let x = Int4Batch::from_codes(n, cols, &codes).unwrap();
-    for kernel in kernels_of("i2s") {
+    for kernel in kernels() {
         let packed = kernel.prepack(&w).unwrap();
         let (mut acc, mut widened) = (vec![i32::MIN; n * rows], Int8Batch::with_capacity(0, 0));
         kernel.gemm_a4(&packed.all(), &x.view(), &mut widened, &mut acc);
