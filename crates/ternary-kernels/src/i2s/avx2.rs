@@ -7,15 +7,15 @@
 //! # GEMV
 //! ```text
 //! for each panel, for each half of 8 rows:
-//!     a = b = 0 (i16);  wide_a = wide_b = 0 (i32)
+//!     a = b = 0 (i16);  wide = 0 (i32)
 //!     for each chunk t:
 //!         v = 32 bytes;  u = v >> 4
 //!         a += (v & 0x03) . x[16t ..]      + (u & 0x03) . x[16t +  8 ..]     fields 0 and 2, unchanged
 //!         b += (v & 0x0c) . x[16t +  4 ..] + (u & 0x0c) . x[16t + 12 ..]     fields 1 and 3, four times their value
-//!         after every 8 chunks: wide_a += pairs of a;  wide_b += pairs of b;  a = b = 0
-//!     acc[row] = wide_a + wide_b / 4 - sum(x)
+//!         after every 8 chunks: wide += 4 * pairs of a + pairs of b;  a = b = 0
+//!     acc[row] = wide / 4 - sum(x)
 //! ```
-//! One shift serves four fields.
+//! One shift serves four fields, and the multiplication that adds pairs also brings `a` to the scale of `b`.
 //!
 //! A tile of one panel by up to five tokens is computed 8 rows at a time, so that its sums stay in registers: with 16
 //! rows at a time the 16 registers do not suffice, and it is 1.6 times slower, although activations are then read half
@@ -38,9 +38,10 @@ const MAX_TOKENS: usize = 5;
 /// `4 * 2 * 127 * 2 = 2032` to a lane of `b`: `8 * 2 * 2032 = 32512 < 2^15`.
 const GEMV_FLUSH: usize = 8;
 const _: () = assert!(GEMV_FLUSH * 2 * (4 * 2 * 127 * 2) <= i16::MAX as usize);
-/// Chunks until the 32-bit sums of GEMV are combined: each adds `2 * 4 * (4 * 2 * 127)` to a lane of `wide_b`.
-const GEMV_BLOCK: usize = 1 << 18;
-const _: () = assert!(GEMV_BLOCK as u64 * (2 * 4 * (4 * 2 * 127)) < 1 << 31);
+/// Chunks until the 32-bit sums of GEMV are divided by 4: each adds 16 products of `4 * 2 * 127` to a lane.
+const GEMV_BLOCK: usize = 1 << 17;
+const _: () = assert!(GEMV_BLOCK as u64 * (16 * (4 * 2 * 127)) < 1 << 31);
+const _: () = assert!(GEMV_BLOCK.is_multiple_of(GEMV_FLUSH));
 
 /// Chunks between two flushes of GEMM: each chunk adds four products of at most `2 * 127 * 2 = 508` to a lane,
 /// `16 * 4 * 508 = 32512 < 2^15`.
@@ -86,27 +87,47 @@ impl Chunks for Avx2 {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn code_sums(panel: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
-    let (low, high) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
-    let mut wide = [[_mm256_setzero_si256(); 2]; 2];
-    for (panel, x) in panel.chunks(GEMV_FLUSH).zip(x.chunks(GEMV_FLUSH)) {
-        let mut narrow = [[_mm256_setzero_si256(); 2]; 2];
-        for (chunk, x) in panel.iter().zip(x) {
-            prefetch_page_ahead(chunk);
-            let x: [__m256i; 4] = std::array::from_fn(|j| broadcast(x, j));
-            for (v, [a, b]) in load(chunk).into_iter().zip(&mut narrow) {
-                let u = _mm256_srli_epi16::<4>(v);
-                *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(_mm256_and_si256(v, low), x[0]));
-                *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(_mm256_and_si256(v, high), x[1]));
-                *a = _mm256_add_epi16(*a, _mm256_maddubs_epi16(_mm256_and_si256(u, low), x[2]));
-                *b = _mm256_add_epi16(*b, _mm256_maddubs_epi16(_mm256_and_si256(u, high), x[3]));
-            }
-        }
-        for (wide, narrow) in wide.iter_mut().flatten().zip(narrow.iter().flatten()) {
-            *wide = _mm256_add_epi32(*wide, widened(*narrow));
-        }
+    let [mut low, mut high] = [_mm256_setzero_si256(); 2];
+    let (runs, last) = panel.as_chunks::<GEMV_FLUSH>();
+    let (x_runs, x_last) = x.as_chunks::<GEMV_FLUSH>();
+    for (run, x) in runs.iter().zip(x_runs) {
+        [low, high] = add_run([low, high], run, x);
     }
-    // Exact: every term of `b` is a multiple of 4.
-    wide.map(|[a, b]| _mm256_add_epi32(a, _mm256_srai_epi32::<2>(b)))
+    let sums = add_run([low, high], last, x_last);
+    // Exact: every term is a multiple of 4.
+    sums.map(|sum| _mm256_srai_epi32::<2>(sum))
+}
+
+/// Adds four times the sums of at most [`GEMV_FLUSH`] chunks to those of rows 0 to 7 and of rows 8 to 15. No array is
+/// indexed by a loop, so that all sums stay in registers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_run([low, high]: [__m256i; 2], run: &[Chunk], x: &[Acts]) -> [__m256i; 2] {
+    let [mut a0, mut b0, mut a1, mut b1] = [_mm256_setzero_si256(); 4];
+    for (chunk, x) in run.iter().zip(x) {
+        prefetch_page_ahead(chunk);
+        let x = [broadcast(x, 0), broadcast(x, 1), broadcast(x, 2), broadcast(x, 3)];
+        let [v0, v1] = load(chunk);
+        [a0, b0] = add_half([a0, b0], v0, x);
+        [a1, b1] = add_half([a1, b1], v1, x);
+    }
+    let (fours, ones) = (_mm256_set1_epi16(4), _mm256_set1_epi16(1));
+    let add =
+        |sum, a, b| _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_madd_epi16(a, fours), _mm256_madd_epi16(b, ones)));
+    [add(low, a0, b0), add(high, a1, b1)]
+}
+
+/// Adds the products of eight rows of a chunk, fields 0 and 2 to `a`, four times those of fields 1 and 3 to `b`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn add_half([a, b]: [__m256i; 2], v: __m256i, x: [__m256i; 4]) -> [__m256i; 2] {
+    let (low, high) = (_mm256_set1_epi8(0x03), _mm256_set1_epi8(0x0c));
+    let u = _mm256_srli_epi16::<4>(v);
+    let a = _mm256_add_epi16(a, _mm256_maddubs_epi16(_mm256_and_si256(v, low), x[0]));
+    let b = _mm256_add_epi16(b, _mm256_maddubs_epi16(_mm256_and_si256(v, high), x[1]));
+    let a = _mm256_add_epi16(a, _mm256_maddubs_epi16(_mm256_and_si256(u, low), x[2]));
+    let b = _mm256_add_epi16(b, _mm256_maddubs_epi16(_mm256_and_si256(u, high), x[3]));
+    [a, b]
 }
 
 /// A tile of one panel times `N` tokens: first rows 0 to 7, then rows 8 to 15.

@@ -1,7 +1,8 @@
 //! Integer sums of the rows of a panel with vector instructions of x86-64.
 //!
 //! Codes are at most 63 and digits at least -128, so that a product of two neighbours, at most `2 * 63 * 128 = 16128`,
-//! fits the 16 bits of `vpmaddubsw` without saturation. `vpdpbusd` adds four products to 32 bits at once.
+//! fits the 16 bits of `vpmaddubsw` without saturation, and so does a sum of two of them: only then are they widened.
+//! `vpdpbusd` adds four products to 32 bits at once.
 //!
 //! Unpacking costs five shifts, four ands and four selections for the 256 codes of a unit, and each row of activations
 //! eight multiplications. Memory delivers a unit in about twenty cycles, so for a few rows of activations the sums cost
@@ -140,11 +141,13 @@ macro_rules! body256 {
                 prefetch_ahead(unit);
                 for half in 0..2 {
                     let codes = codes(unit, half);
-                    for j in 0..4 {
+                    let (pairs, _) = codes.as_chunks::<2>();
+                    for (j, pair) in pairs.iter().enumerate() {
                         for n in 0..N {
                             let s = &mut sums[j % T][n][half];
-                            s[0] = $dot(s[0], codes[j], _mm256_set1_epi32(word(&x[n][i], j)));
-                            s[1] = $dot(s[1], codes[j], _mm256_set1_epi32(word(&x[n][i], 4 + j)));
+                            let digits = |at| [at, at + 1].map(|j| _mm256_set1_epi32(word(&x[n][i], j)));
+                            s[0] = $dot(s[0], *pair, digits(2 * j));
+                            s[1] = $dot(s[1], *pair, digits(4 + 2 * j));
                         }
                     }
                 }
@@ -187,11 +190,14 @@ pub(super) mod avx2 {
 
     body256!(Avx2, features = "avx2,fma,f16c", turns = 1, dot = dot);
 
+    // Two products of two neighbours each.
+    const _: () = assert!(2 * 2 * 63 * 128 <= i16::MAX as usize);
+
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn dot(sum: __m256i, codes: __m256i, digits: __m256i) -> __m256i {
-        let pairs = _mm256_maddubs_epi16(codes, digits);
-        _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    fn dot(sum: __m256i, codes: [__m256i; 2], digits: [__m256i; 2]) -> __m256i {
+        let [a, b] = [_mm256_maddubs_epi16(codes[0], digits[0]), _mm256_maddubs_epi16(codes[1], digits[1])];
+        _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(a, b), _mm256_set1_epi16(1)))
     }
 }
 
@@ -199,7 +205,13 @@ pub(super) mod vnni256 {
     use super::*;
     use crate::isa::AvxVnni;
 
-    body256!(AvxVnni, features = "avx2,fma,f16c,avxvnni", turns = 2, dot = _mm256_dpbusd_avx_epi32);
+    body256!(AvxVnni, features = "avx2,fma,f16c,avxvnni", turns = 2, dot = dot);
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    fn dot(sum: __m256i, codes: [__m256i; 2], digits: [__m256i; 2]) -> __m256i {
+        _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(sum, codes[0], digits[0]), codes[1], digits[1])
+    }
 }
 
 /// The AVX-VNNI body with the EVEX encoding of its instruction, for CPUs that have only that.
@@ -212,6 +224,12 @@ pub(super) mod evex256 {
         Avx512Vnni,
         features = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
         turns = 2,
-        dot = _mm256_dpbusd_epi32
+        dot = dot
     );
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn dot(sum: __m256i, codes: [__m256i; 2], digits: [__m256i; 2]) -> __m256i {
+        _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(sum, codes[0], digits[0]), codes[1], digits[1])
+    }
 }
