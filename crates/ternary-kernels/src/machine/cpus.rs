@@ -5,14 +5,28 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// CPUs that this process may use, as [`std::thread::available_parallelism`] says, 1 where it does not know. On Linux these are the CPUs
-/// of its affinity mask (`sched_getaffinity`), limited by the quotas of its control groups, in whole CPUs, rounded down, at least 1:
-/// `cpu.max` of version 2, `cpu.cfs_quota_us` of version 1, in the group itself and in all above it.
+use super::quota;
+
+/// CPUs that this process may use; 1 where the system does not say. On Linux these are the CPUs of its affinity mask, limited by
+/// the quotas of its control groups, in whole CPUs, rounded down, at least 1: `cpu.max` of version 2, `cpu.cfs_quota_us` of version
+/// 1, in the group itself and in all above it. Elsewhere it is what [`std::thread::available_parallelism`] says.
 ///
 /// The system is asked once, which takes some ten files; what changes later does not count.
 pub fn available_cpus() -> NonZeroUsize {
     static CPUS: OnceLock<NonZeroUsize> = OnceLock::new();
-    *CPUS.get_or_init(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+    *CPUS.get_or_init(|| {
+        let read = if cfg!(target_os = "linux") { available(Path::new("/")) } else { None };
+        read.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+    })
+}
+
+/// The number of CPUs in the affinity mask, or of those whose time the quotas allow, if that is smaller. `None` if the mask is not
+/// known; in some virtual machines it names CPUs that could be added later, so one with CPUs that are not online does not count.
+/// Linux describes CPUs and processes in `sys` and `proc` below `root`.
+fn available(root: &Path) -> Option<NonZeroUsize> {
+    let (allowed, online) = (allowed(root)?, online(root)?);
+    let mask = NonZeroUsize::new(allowed.len()).filter(|_| allowed.iter().all(|cpu| online.contains(cpu)))?;
+    Some(quota::whole_cpus(root).map_or(mask, |quota| quota.min(mask)))
 }
 
 /// Threads where none are asked for: one for each physical core that this process may use, but no more than the CPU time that
@@ -37,7 +51,7 @@ pub fn default_threads() -> NonZeroUsize {
         let available = available_cpus();
         // Where there are so few, the number of cores changes nothing.
         match cfg!(target_os = "linux") && available > ENOUGH_CORES {
-            true => cores(available, Path::new("/sys"), Path::new("/proc")),
+            true => cores(available, Path::new("/")),
             false => available,
         }
     })
@@ -49,30 +63,39 @@ pub fn default_threads() -> NonZeroUsize {
 const ENOUGH_CORES: NonZeroUsize = NonZeroUsize::new(4).expect("not zero");
 
 /// `available`, or the number of cores that the CPUs in the affinity mask belong to, if that is known and smaller.
-/// `sys` and `proc` are the directories in which Linux describes CPUs and processes.
-fn cores(available: NonZeroUsize, sys: &Path, proc: &Path) -> NonZeroUsize {
+fn cores(available: NonZeroUsize, root: &Path) -> NonZeroUsize {
     let count = || {
-        let status = std::fs::read_to_string(proc.join("self/status")).ok()?;
-        let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"))?;
+        let (allowed, online) = (allowed(root)?, online(root)?);
         let mut cores = BTreeSet::new();
-        for cpu in cpu_list(allowed)? {
-            let topology = sys.join(format!("devices/system/cpu/cpu{cpu}/topology"));
+        for cpu in allowed.intersection(&online) {
+            let topology = root.join(format!("sys/devices/system/cpu/cpu{cpu}/topology"));
             // The second is the older name.
             let siblings = ["core_cpus_list", "thread_siblings_list"].map(|name| topology.join(name));
             let siblings = siblings.iter().find_map(|path| std::fs::read_to_string(path).ok())?;
             // All CPUs of a core have the same list, which contains each of them.
-            cores.insert(cpu_list(&siblings).filter(|s| s.contains(&cpu))?.into_iter().min()?);
+            cores.insert(cpu_list(&siblings).filter(|s| s.contains(cpu))?.first().copied()?);
         }
         NonZeroUsize::new(cores.len())
     };
     count().filter(|&cores| cores >= ENOUGH_CORES).map_or(available, |cores| cores.min(available))
 }
 
+/// The CPUs of this process's affinity mask.
+fn allowed(root: &Path) -> Option<BTreeSet<usize>> {
+    let status = std::fs::read_to_string(root.join("proc/self/status")).ok()?;
+    cpu_list(status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"))?)
+}
+
+/// The CPUs that run.
+fn online(root: &Path) -> Option<BTreeSet<usize>> {
+    cpu_list(&std::fs::read_to_string(root.join("sys/devices/system/cpu/online")).ok()?)
+}
+
 /// The CPUs of a list as the Linux kernel writes it, `0-3,8,10-11`; `None` if it is something else or too long.
-fn cpu_list(text: &str) -> Option<Vec<usize>> {
+fn cpu_list(text: &str) -> Option<BTreeSet<usize>> {
     /// More CPUs than any kernel is built for.
     const MOST: usize = 1 << 16;
-    let mut cpus = Vec::new();
+    let mut cpus = BTreeSet::new();
     for range in text.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
@@ -88,14 +111,17 @@ fn cpu_list(text: &str) -> Option<Vec<usize>> {
 mod tests {
     use super::*;
 
+    fn write(dir: &tempfile::TempDir, path: &str, text: &str) {
+        let path = dir.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
     /// Directories like `/sys` and `/proc` of a machine whose cores have these CPUs, for a process with this mask.
     fn machine(cores: &[&str], allowed: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let write = |path: String, text: &str| {
-            let path = dir.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        };
+        let write = |path: String, text: &str| write(&dir, &path, text);
+        write("sys/devices/system/cpu/online".into(), &format!("{}\n", cores.join(",")));
         write("proc/self/status".into(), &format!("Name:\tx\nCpus_allowed:\tff\nCpus_allowed_list:\t{allowed}\n"));
         for core in cores {
             for cpu in cpu_list(core).unwrap() {
@@ -108,7 +134,71 @@ mod tests {
     }
 
     fn count(dir: &tempfile::TempDir, available: usize) -> usize {
-        cores(NonZeroUsize::new(available).unwrap(), &dir.path().join("sys"), &dir.path().join("proc")).get()
+        cores(NonZeroUsize::new(available).unwrap(), dir.path()).get()
+    }
+
+    /// What [`available_cpus`] and [`default_threads`] would be, if the files are enough to tell.
+    fn defaults(dir: &tempfile::TempDir) -> Option<[usize; 2]> {
+        let available = available(dir.path())?;
+        Some([available.get(), cores(available, dir.path()).get()])
+    }
+
+    /// Puts the process into a control group of version 2 with this `cpu.max`.
+    fn limit(dir: &tempfile::TempDir, max: &str) {
+        write(dir, "proc/self/cgroup", "0::/box\n");
+        write(dir, "proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+        write(dir, "sys/fs/cgroup/box/cpu.max", max);
+    }
+
+    #[test]
+    fn the_smaller_of_mask_and_quota_counts() {
+        let eight = ["0-1", "2-3", "4-5", "6-7", "8-9", "10-11", "12-13", "14-15"];
+        let of = |allowed: &str, max: Option<&str>| {
+            let dir = machine(&eight, allowed);
+            max.into_iter().for_each(|max| limit(&dir, max));
+            defaults(&dir)
+        };
+        assert_eq!(of("0-15", None), Some([16, 8]), "no control groups");
+        assert_eq!(of("0-15", Some("max 100000\n")), Some([16, 8]));
+        assert_eq!(of("0-15", Some("600000 100000\n")), Some([6, 6]), "less than the cores");
+        assert_eq!(of("0-15", Some("1200000 100000\n")), Some([12, 8]), "more than the cores");
+        assert_eq!(of("0-15", Some("350000 100000\n")), Some([3, 3]));
+        assert_eq!(of("0-15", Some("50000 100000\n")), Some([1, 1]));
+        // A mask that is smaller than the quota: of one thread per core, of both, of part of a core.
+        assert_eq!(of("0,2,4,6,8", Some("1200000 100000\n")), Some([5, 5]));
+        assert_eq!(of("0-9", Some("1200000 100000\n")), Some([10, 5]));
+        assert_eq!(of("0-2", Some("400000 100000\n")), Some([3, 3]));
+    }
+
+    #[test]
+    fn a_mask_of_cpus_that_are_not_there_does_not_count() {
+        // As a hypervisor that can add CPUs says it.
+        let dir = machine(&["0-1", "2-3", "4-5", "6-7"], "0-127");
+        assert_eq!(defaults(&dir), None);
+        assert_eq!(count(&dir, 8), 4, "cores are those of the CPUs that run");
+        let dir = machine(&["0-1", "2-3"], "0-3");
+        std::fs::remove_file(dir.path().join("sys/devices/system/cpu/online")).unwrap();
+        assert_eq!(defaults(&dir), None);
+    }
+
+    #[test]
+    fn fast_and_slow_cores_all_count() {
+        // Six fast cores with two threads each, eight slow ones with one.
+        let mut cores = vec!["0-1", "2-3", "4-5", "6-7", "8-9", "10-11"];
+        cores.extend(["12", "13", "14", "15", "16", "17", "18", "19"]);
+        assert_eq!(defaults(&machine(&cores, "0-19")), Some([20, 14]));
+        // The fast ones alone, the slow ones alone.
+        assert_eq!(defaults(&machine(&cores, "0-11")), Some([12, 6]));
+        assert_eq!(defaults(&machine(&cores, "12-19")), Some([8, 8]));
+        // Two fast and two slow ones of a telephone: all threads help.
+        assert_eq!(defaults(&machine(&["0", "1", "2", "3"], "0-3")), Some([4, 4]));
+    }
+
+    #[test]
+    fn this_machine_has_what_the_standard_library_finds() {
+        let std = std::thread::available_parallelism().unwrap();
+        assert_eq!(available_cpus(), std);
+        assert!(default_threads() <= std);
     }
 
     #[test]
@@ -136,8 +226,10 @@ mod tests {
     #[test]
     fn what_is_unknown_is_not_guessed() {
         let all = ["0-1", "2-3"];
-        // CPU 4 has no topology; no mask; invalid masks.
-        assert_eq!(count(&machine(&all, "0-4"), 5), 5);
+        // A CPU that runs and has no topology; no mask; invalid masks.
+        let bare = machine(&["0-1", "2-3", "4-5", "6-7", "8-9"], "0-9");
+        std::fs::remove_dir_all(bare.path().join("sys/devices/system/cpu/cpu4/topology")).unwrap();
+        assert_eq!(count(&bare, 10), 10);
         assert_eq!(count(&machine(&all, ""), 4), 4);
         assert_eq!(count(&machine(&all, "all"), 4), 4);
         assert_eq!(count(&machine(&all, "0-18446744073709551615"), 4), 4);
@@ -151,7 +243,7 @@ mod tests {
 
     #[test]
     fn lists_of_cpus() {
-        assert_eq!(cpu_list("0-2,5, 7-7\n"), Some(vec![0, 1, 2, 5, 7]));
+        assert_eq!(cpu_list("0-2,5, 7-7\n"), Some(BTreeSet::from([0, 1, 2, 5, 7])));
         for bad in ["", "1-", "-1", "a", "1,,2", "0-65536", "2-1"] {
             assert_eq!(cpu_list(bad), None, "{bad:?}");
         }

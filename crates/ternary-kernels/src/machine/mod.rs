@@ -8,6 +8,7 @@ mod cpus;
 #[cfg(target_os = "linux")]
 mod huge;
 pub mod isa;
+mod quota;
 pub(crate) mod simd;
 
 pub use aligned::AlignedBuf;
