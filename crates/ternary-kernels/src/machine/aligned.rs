@@ -89,6 +89,12 @@ impl<T: Pod> Clone for AlignedBuf<T> {
     }
 }
 
+impl<T: Pod + PartialEq> PartialEq for AlignedBuf<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
+}
+
 impl<T: Pod> AsRef<[u8]> for AlignedBuf<T> {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(self)

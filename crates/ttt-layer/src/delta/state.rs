@@ -1,5 +1,7 @@
 //! The state of one text in one layer of the gated delta rule.
 
+use ternary_kernels::AlignedBuf;
+
 use super::{DeltaConfig, GatedDelta};
 use crate::TttError;
 use crate::saved::{EXTRA_BYTES, Form, fingerprint};
@@ -14,7 +16,7 @@ use crate::saved::{EXTRA_BYTES, Form, fingerprint};
 /// d]`, oldest row first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeltaState {
-    data: Vec<f32>,
+    data: AlignedBuf<f32>,
     position: u64,
     config: DeltaConfig,
 }
@@ -41,7 +43,7 @@ impl DeltaState {
     pub fn new(layer: &GatedDelta) -> Self {
         let config = layer.config().clone();
         // The layer's configuration was validated.
-        Self { data: vec![0.0; config.state_floats().unwrap_or(0)], position: 0, config }
+        Self { data: AlignedBuf::zeroed(config.state_floats().unwrap_or(0)), position: 0, config }
     }
 
     /// Forgets the text.

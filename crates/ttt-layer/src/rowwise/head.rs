@@ -1,7 +1,7 @@
 //! Some tokens of one mini-batch in one head.
 
-use ternary_kernels::Ops;
 use ternary_kernels::ops::LayerNorm;
+use ternary_kernels::{AlignedBuf, Ops};
 
 use super::state::LayerState;
 use crate::config::{Kind, TttConfig};
@@ -10,21 +10,21 @@ use crate::config::{Kind, TttConfig};
 #[derive(Clone, Debug)]
 pub(super) struct HeadScratch {
     /// Keys followed by queries, `[2 r, d]`.
-    pub(super) kq: Vec<f32>,
+    pub(super) kq: AlignedBuf<f32>,
     /// Values less keys, `[r, d]`.
-    pub(super) target: Vec<f32>,
+    pub(super) target: AlignedBuf<f32>,
     /// Learning rates, `[r]`.
-    pub(super) lr: Vec<f32>,
+    pub(super) lr: AlignedBuf<f32>,
     /// Outputs of the first matrix for keys and queries, `[2 r, cols]`.
-    pub(super) z1: Vec<f32>,
+    pub(super) z1: AlignedBuf<f32>,
     /// Inputs of the second matrix, `[r, rows]`.
-    x2: Vec<f32>,
+    x2: AlignedBuf<f32>,
     /// Outputs of the second matrix, `[r, d]`.
-    pub(super) z2: Vec<f32>,
+    pub(super) z2: AlignedBuf<f32>,
     /// Products of inputs with the inputs of the mini-batch, `[r, b]`.
-    seen: Vec<f32>,
+    seen: AlignedBuf<f32>,
     /// Inputs of the mini-batch times minus the last position weight, `[rows, b]`.
-    steps: Vec<f32>,
+    steps: AlignedBuf<f32>,
 }
 
 impl HeadScratch {
@@ -35,14 +35,14 @@ impl HeadScratch {
             Kind::Mlp => (config.inner_dim(), config.inner_dim()),
         };
         Self {
-            kq: vec![0.0; 2 * b * d],
-            target: vec![0.0; b * d],
-            lr: vec![0.0; b],
-            z1: vec![0.0; 2 * b * m],
-            x2: vec![0.0; b * second],
-            z2: vec![0.0; if second > 0 { b * d } else { 0 }],
-            seen: vec![0.0; b * b],
-            steps: vec![0.0; m.max(d) * b],
+            kq: AlignedBuf::zeroed(2 * b * d),
+            target: AlignedBuf::zeroed(b * d),
+            lr: AlignedBuf::zeroed(b),
+            z1: AlignedBuf::zeroed(2 * b * m),
+            x2: AlignedBuf::zeroed(b * second),
+            z2: AlignedBuf::zeroed(if second > 0 { b * d } else { 0 }),
+            seen: AlignedBuf::zeroed(b * b),
+            steps: AlignedBuf::zeroed(m.max(d) * b),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use smallvec::SmallVec;
-use ternary_kernels::Ops;
+use ternary_kernels::{AlignedBuf, Ops};
 
 use crate::TttError;
 use crate::parameters::ConvParameters;
@@ -72,7 +72,7 @@ impl<'a> Rows<'a> {
 #[derive(Clone, Debug)]
 pub struct ConvRows {
     /// `[k, C]`
-    pub(super) taps: Vec<f32>,
+    pub(super) taps: AlignedBuf<f32>,
     pub(super) bias: Vec<f32>,
     pub(super) kernel: usize,
 }
@@ -85,13 +85,14 @@ impl ConvRows {
     pub fn new(parameters: &ConvParameters, channels: usize, kernel: usize) -> Result<Self, TttError> {
         parameters.validate("conv", channels, kernel)?;
         let tap = |i: usize| parameters.weight[i % channels * kernel + i / channels];
-        let taps = (0..channels * kernel).map(tap).collect();
+        let mut taps = AlignedBuf::zeroed(channels * kernel);
+        taps.iter_mut().enumerate().for_each(|(i, t)| *t = tap(i));
         Ok(Self { taps, bias: parameters.bias.clone(), kernel })
     }
 
     /// Everything that the convolution has learnt, as it computes with it.
     pub fn learnt(&self) -> impl Iterator<Item = &[f32]> {
-        [self.taps.as_slice(), &self.bias].into_iter()
+        [&self.taps[..], &self.bias].into_iter()
     }
 
     /// Elements of the window.

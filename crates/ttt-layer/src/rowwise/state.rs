@@ -1,5 +1,7 @@
 //! The state of one text in one layer.
 
+use ternary_kernels::AlignedBuf;
+
 use super::RowWise;
 use crate::TttError;
 use crate::config::{Kind, TttConfig};
@@ -16,7 +18,8 @@ use crate::saved::{EXTRA_BYTES, Form, fingerprint};
 /// the convolution before the layer, `[k - 1, D]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TttState {
-    pub(super) data: Vec<f32>,
+    /// At a cache line: vectors of 64 bytes that begin elsewhere would each be read from two.
+    pub(super) data: AlignedBuf<f32>,
     pub(super) position: u64,
     pub(super) head_floats: usize,
     /// Whether the last mini-batch is complete and its gradients have not moved the weights yet.
@@ -56,8 +59,9 @@ impl TttState {
         let config = layer.config();
         // The layer's configuration was validated.
         let (head_floats, floats) = (config.head_floats().unwrap_or(0), config.state_floats().unwrap_or(0));
-        let mut state = Self { data: vec![0.0; floats], position: 0, head_floats, due: false, config: config.clone() };
-        state.reset(layer);
+        let data = AlignedBuf::zeroed(floats);
+        let mut state = Self { data, position: 0, head_floats, due: false, config: config.clone() };
+        state.begin(layer);
         state
     }
 
@@ -69,6 +73,11 @@ impl TttState {
         assert_eq!(self.config, *layer.config(), "a state of another configuration");
         self.data.fill(0.0);
         (self.position, self.due) = (0, false);
+        self.begin(layer);
+    }
+
+    /// Writes each head's first weights into a state of zeros.
+    fn begin(&mut self, layer: &RowWise) {
         for (head, first) in self.data.chunks_exact_mut(self.head_floats).zip(layer.first_weights()) {
             head[..first.len()].copy_from_slice(first);
         }
