@@ -25,7 +25,8 @@
 //! A phase is a number of pieces. Each thread has a slot with its share of them, consecutive ones, and takes one after
 //! the other; when they are all taken, it takes pieces from the slots of the others. The phase is over when all pieces
 //! are done, not when all threads have arrived: if another program has the CPU of a worker, the others do its pieces,
-//! and wait for at most the one that it holds. For the same reason a slow core does fewer pieces.
+//! and wait for at most the one that it holds. For the same reason a slow core does fewer pieces, and none of the last ones, which the
+//! others finish sooner (`team/speed.rs`).
 //!
 //! Without disturbance, each thread does its own share, so that the same data are in the same core's caches in every
 //! step, and two cache lines change hands, each once in each direction. A wait first spins and then sleeps; if there
@@ -37,6 +38,8 @@
 
 mod crew;
 mod pace;
+mod slot;
+mod speed;
 mod wait;
 
 use std::num::NonZeroUsize;
@@ -46,7 +49,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use crate::{ColsMut, KernelError};
-use crew::{Job, Order, Shared};
+use crew::{Order, Shared};
+use slot::Job;
+use speed::Speeds;
 use wait::lock;
 
 /// A fixed group of threads that share the pieces of a job; see the [module documentation](self).
@@ -57,8 +62,8 @@ pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     threads: NonZeroUsize,
-    /// Held by the caller whose job runs.
-    turn: Mutex<()>,
+    /// Held by the caller whose job runs: what callers know of the workers' speeds.
+    turn: Mutex<Speeds>,
 }
 
 impl Team {
@@ -70,7 +75,8 @@ impl Team {
         let cpus = crate::available_cpus().get();
         let shared = Arc::new(Shared::new(threads.get(), cpus));
         // A failed spawn drops `team`, which ends the workers that exist.
-        let mut team = Self { shared, workers: Vec::with_capacity(threads.get() - 1), threads, turn: Mutex::new(()) };
+        let turn = Mutex::new(Speeds::new(threads.get()));
+        let mut team = Self { shared, workers: Vec::with_capacity(threads.get() - 1), threads, turn };
         for index in 1..threads.get() {
             let shared = team.shared.clone();
             let worker = thread::Builder::new()
@@ -107,9 +113,10 @@ impl Team {
             (0..pieces).for_each(|piece| job(0, piece));
             return;
         }
-        let turn = lock(&self.turn);
+        let mut turn = lock(&self.turn);
+        let workers = self.workers.iter().map(JoinHandle::thread);
         // SAFETY: this call holds `turn`.
-        let panic = unsafe { self.shared.run(job, pieces, order, self.workers.iter().map(JoinHandle::thread)) };
+        let panic = unsafe { self.shared.run(job, pieces, order, &mut turn, workers) };
         drop(turn);
         if let Some(payload) = panic {
             resume_unwind(payload);
@@ -124,7 +131,7 @@ impl Team {
     /// With the panic of a part, after all parts have ended; if one thread calls the parts in turn, because the call is
     /// nested or the team has one thread, the first panic ends them.
     pub fn run(&self, f: &(dyn Fn(usize) + Sync)) {
-        self.pieces(self.threads(), Order::Shares, &|_, i| f(i));
+        self.pieces(self.threads(), Order::Each, &|_, i| f(i));
     }
 
     /// Calls `f(i, &mut parts[i])` once for each part; returns when all are done. There may be more or fewer parts than

@@ -18,20 +18,20 @@
 //! Job numbers are not compared anywhere, and nothing depends on when they wrap.
 
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::*};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
 use super::pace::Pace;
 use super::share;
+use super::slot::{Job, Slot, Task};
+use super::speed::Speeds;
 use super::wait::{Patience, Sleep, lock};
 
-/// The function of a job, called with thread `.0` and piece `.1`.
-pub(super) type Job<'a> = dyn Fn(usize, usize) + Sync + 'a;
 pub(super) type Payload = Box<dyn Any + Send>;
 
 thread_local! {
@@ -48,88 +48,12 @@ pub(super) fn in_part() -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// Each thread begins with consecutive pieces, nearly the same number for each; when they are done, it takes pieces
-    /// of others.
+    /// of others. A slow worker leaves the last ones to the others ([`super::speed`]).
     Shares,
+    /// Like `Shares`, with a piece for each thread, which it does however slow it is.
+    Each,
     /// All threads take pieces in order: when a piece is taken, all before it have been taken.
     OneLine,
-}
-
-/// The job of the pieces in a slot.
-#[derive(Clone, Copy)]
-struct Task {
-    job: NonNull<Job<'static>>,
-    /// The number after that of the last piece of the slot.
-    end: usize,
-}
-
-/// Counts how often the caller has called a worker.
-pub(super) struct Bell(AtomicUsize);
-
-impl Bell {
-    pub(super) fn rung(&self) -> usize {
-        self.0.load(Acquire)
-    }
-
-    /// Only one thread at a time rings.
-    fn ring(&self) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(1), Release);
-    }
-}
-
-/// The pieces that one thread begins with. They share one cache line, which changes hands once when a job begins; slots
-/// are two lines apart, since some CPUs fetch pairs.
-#[repr(align(128))]
-struct Slot {
-    bell: Bell,
-    /// Pieces that no thread has taken; 0 or less if there are none.
-    left: AtomicIsize,
-    /// Written by a caller while no thread has a piece, read by threads that have one.
-    task: UnsafeCell<Option<Task>>,
-}
-
-// SAFETY: only `task` is not Sync by itself. Only `Slot::fill` writes it, whose caller proves that every piece taken is
-// done, and only a thread that has taken a piece reads it. The write happens before the reads through the store and the
-// decrements of `left`, the reads before the next write through the increments and loads of `Shared::done`. The pointer
-// in it leads to a `Sync` closure, which lives as long as pieces of it are not done.
-unsafe impl Sync for Slot {}
-// SAFETY: as above; nothing in it belongs to one thread.
-unsafe impl Send for Slot {}
-
-impl Slot {
-    fn new() -> Self {
-        Self { bell: Bell(AtomicUsize::new(0)), left: AtomicIsize::new(0), task: UnsafeCell::new(None) }
-    }
-
-    /// Fills the slot with `len` pieces of a job.
-    ///
-    /// # Safety
-    /// Every piece of any job that was taken is done, no other thread is in this function, and the job lives until
-    /// these pieces are done.
-    unsafe fn fill(&self, task: Task, len: usize) {
-        if len > 0 {
-            // SAFETY: no thread has a piece, so none reads; and no other thread writes.
-            unsafe { *self.task.get() = Some(task) };
-            // Job sizes are lengths of slices and loops, far below half of the address space; `Shared::run` rejects
-            // larger ones, which would be truncated here and never be done.
-            self.left.store(len as isize, Release);
-        }
-    }
-
-    /// Takes the next piece, if there is one.
-    fn take(&self) -> Option<(Task, usize)> {
-        // Checked first: the cache line of an empty slot does not move, and the count falls below 0 by at most one for
-        // each thread.
-        if self.left.load(Relaxed) <= 0 {
-            return None;
-        }
-        let left = self.left.fetch_sub(1, Acquire);
-        if left <= 0 {
-            return None;
-        }
-        // SAFETY: this thread has taken a piece, so the cell is not written before that piece is done.
-        let task = unsafe { *self.task.get() }?;
-        Some((task, task.end - left as usize))
-    }
 }
 
 /// The state shared by the caller and the workers.
@@ -201,6 +125,7 @@ impl Shared {
         job: &Job<'_>,
         pieces: usize,
         order: Order,
+        speeds: &mut Speeds,
         workers: impl Iterator<Item = &'a Thread>,
     ) -> Option<Payload> {
         assert!(isize::try_from(pieces).is_ok(), "{pieces} pieces");
@@ -209,13 +134,20 @@ impl Shared {
         let job = unsafe { std::mem::transmute::<&Job<'_>, &'static Job<'static>>(job) };
         let all = Pieces { shared: self, before: self.done.0.load(Relaxed), count: pieces, own: Cell::new(0) };
         let parts = pieces.min(self.slots.len());
+        let measures = order == Order::Shares && speeds.measures_next();
         // The caller's slot first: a worker that hears its bell finds everything in place.
         for (i, slot) in self.slots[..parts].iter().enumerate() {
             let range = match order {
-                Order::Shares => share(pieces, i, parts),
+                Order::Shares | Order::Each => share(pieces, i, parts),
                 Order::OneLine if i == 0 => 0..pieces,
                 Order::OneLine => pieces..pieces,
             };
+            if i > 0 {
+                slot.leaves.store(if order == Order::Shares { speeds.leaves(i) } else { 0 }, Relaxed);
+                if measures {
+                    slot.took.store(0, Relaxed);
+                }
+            }
             // SAFETY: all pieces of earlier jobs are done, since every call of this function waits for its own; the
             // caller guarantees that no other call runs; and this one waits before the job ends.
             unsafe { slot.fill(Task { job: NonNull::from(job), end: range.end }, range.len()) };
@@ -225,9 +157,15 @@ impl Shared {
         }
         self.sleep.wake(workers.take(parts.saturating_sub(1)));
         IN_PART.set(true);
+        let began = measures.then(Instant::now);
         self.do_pieces(0, &all.own, None);
+        let own = began.and_then(|began| began.elapsed().checked_div(u32::try_from(all.own.get()).ok()?));
         IN_PART.set(false);
         drop(all);
+        if let Some(own) = own {
+            // Workers have written these times before they handed their pieces in.
+            speeds.note(own, self.slots[1..parts].iter().map(|slot| slot.took.load(Relaxed)));
+        }
         self.take_panic()
     }
 
@@ -251,8 +189,13 @@ impl Shared {
                 continue;
             }
             let began = Instant::now();
-            self.do_pieces(me, &count, Some(&mut pace));
-            pace.phase(began, Instant::now());
+            let did = self.do_pieces(me, &count, Some(&mut pace));
+            let ended = Instant::now();
+            // Where it rests between pieces, the time is not that of the pieces.
+            if !pace.watches() {
+                self.slots[me].note(ended - began, did);
+            }
+            pace.phase(began, ended);
             self.hand_in(&count);
         }
     }
@@ -274,9 +217,11 @@ impl Shared {
     }
 
     /// Does pieces as thread `me` until there are none to take, its own first, and adds them to `count` one by one. A
-    /// worker has a `pace`, and rests when `pace` asks for it.
-    fn do_pieces(&self, me: usize, count: &Cell<usize>, mut pace: Option<&mut Pace>) {
+    /// worker has a `pace`, and rests when `pace` asks for it; it stops if so few are left that it should leave them to others. Returns
+    /// the number of its pieces.
+    fn do_pieces(&self, me: usize, count: &Cell<usize>, mut pace: Option<&mut Pace>) -> u32 {
         let (before, from) = self.slots.split_at(me);
+        let mut did = 0;
         for slot in from.iter().chain(before) {
             loop {
                 let timed = pace.as_deref_mut().filter(|p| p.watches()).map(|p| (p, Instant::now()));
@@ -291,6 +236,9 @@ impl Shared {
                     }
                     None => (pace, now),
                 });
+                if !self.enough_left(me) {
+                    return did;
+                }
                 let Some((task, piece)) = slot.take() else { break };
                 // SAFETY: this thread has taken a piece of this job and counts it as done below, so `run` still borrows
                 // it.
@@ -309,8 +257,17 @@ impl Shared {
                     pace.piece(began, Instant::now());
                 }
                 count.set(count.get() + 1);
+                did += 1;
             }
         }
+        did
+    }
+
+    /// Whether so many pieces are left that thread `me` should take one.
+    fn enough_left(&self, me: usize) -> bool {
+        let leaves = self.slots[me].leaves.load(Relaxed) as usize;
+        // Its own slot usually is enough, and in its cache.
+        leaves == 0 || self.slots[me].left() > leaves || self.slots.iter().map(Slot::left).sum::<usize>() > leaves
     }
 
     #[cold]

@@ -369,6 +369,32 @@ fn a_slow_thread_does_fewer_pieces() {
 }
 
 #[test]
+fn a_slow_worker_leaves_the_last_pieces_and_gets_another_trial() {
+    let team = team(2);
+    // Pieces of some microseconds that the worker did in `phases` phases of two.
+    let by_worker = |phases: usize| {
+        let mut rooms = [0usize; 2];
+        for _ in 0..phases {
+            team.run_pieces(&mut rooms, 2, |_, room| {
+                let began = Instant::now();
+                while began.elapsed() < Duration::from_micros(10) {
+                    std::hint::spin_loop();
+                }
+                *room += 1;
+            });
+        }
+        assert_eq!(rooms[0] + rooms[1], 2 * phases);
+        rooms[1]
+    };
+    team.slow_thread(1, 20.0);
+    by_worker(400);
+    assert!(by_worker(200) < 100, "a worker of a twentieth of the speed does as much as the caller");
+    team.slow_thread(1, 1.0);
+    // Until its slowness is forgotten, which takes some hundred phases.
+    assert!((0..50).any(|_| by_worker(200) > 20), "a worker that is fast again stays idle");
+}
+
+#[test]
 fn a_slowed_thread_computes_the_same() {
     let team = team(3);
     // The last one does nothing.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use super::crew::Bell;
+use super::slot::Bell;
 
 /// A wait spins this long before it sleeps: several times as long as a piece of work, so that it ends while all threads
 /// of the team run. Otherwise the awaited thread has lost its CPU to another program, usually for milliseconds.
