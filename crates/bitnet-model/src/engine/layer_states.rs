@@ -84,6 +84,7 @@ impl LayerStates {
 
     /// Saves to `undo` what the next `tokens` tokens will overwrite and rewinding cannot restore.
     pub(super) fn remember(&self, tokens: usize, undo: &mut Vec<f32>) {
+        undo.clear();
         if !self.can_rewind() {
             self.ttt.iter().for_each(|state| state.remember(tokens, undo));
             self.delta.iter().for_each(|state| state.remember(undo));
@@ -91,14 +92,13 @@ impl LayerStates {
         }
     }
 
-    /// After a failed step of `tokens` tokens: goes back to `len` tokens, with what [`LayerStates::remember`] saved at
-    /// the beginning of `undo`; the state is lost if that is needed but was not saved. Returns the rest of `undo`,
-    /// which belongs to other states.
-    pub(super) fn fail_step<'u>(&mut self, len: usize, tokens: usize, undo: Option<&'u [f32]>) -> Option<&'u [f32]> {
+    /// After a failed step of `tokens` tokens: goes back to `len` tokens, with what [`LayerStates::remember`] saved in `undo`; the
+    /// state is lost if that is needed but was not saved.
+    pub(super) fn fail_step(&mut self, len: usize, tokens: usize, undo: Option<&[f32]>) {
         // Blocks that succeeded have moved it.
         self.has_last &= self.len() == len;
         self.kv.rewind(len);
-        let mut rest = undo?;
+        let Some(mut rest) = undo else { return };
         if !self.can_rewind() {
             for state in &mut self.ttt {
                 rest = state.rewind(len as u64, tokens, rest);
@@ -106,11 +106,9 @@ impl LayerStates {
             for state in &mut self.delta {
                 rest = state.rewind(len as u64, rest);
             }
-            let (last, others) = rest.split_at(self.last.len());
-            self.last.copy_from_slice(last);
-            (self.has_last, self.lost, rest) = (len > 0, false, others);
+            self.last.copy_from_slice(rest);
+            (self.has_last, self.lost) = (len > 0, false);
         }
-        Some(rest)
     }
 
     /// Counts `tokens` that all layers have read; `last` is the residual row of the last of them.

@@ -30,18 +30,13 @@ impl Engine {
         }
         let before: SmallVec<[usize; INLINE_PARTS]> = inputs.iter().map(|i| i.state.len()).collect();
         let mut workspace = self.lock();
-        let mut undo = std::mem::take(&mut workspace.undo);
-        undo.clear();
         // Several texts must not lose their states because of one. A single one would fail again, and the data that the
         // end of a mini-batch overwrites is as large as the state.
         let several = inputs.len() > 1;
-        for input in inputs.iter_mut() {
-            let layers = &mut input.state.layers;
-            if several {
-                layers.remember(input.tokens.len(), &mut undo);
-            }
-            layers.begin_step();
+        if several {
+            schedule::remember(&mut workspace, inputs);
         }
+        inputs.iter_mut().for_each(|input| input.state.layers.begin_step());
         let result = schedule::run(self.network(), &mut workspace, inputs, out);
         match result {
             Ok(()) => {
@@ -49,13 +44,12 @@ impl Engine {
                 inputs.iter_mut().for_each(|input| input.state.layers.end_step());
             }
             Err(_) => {
-                let mut rest = several.then_some(&undo[..]);
-                for (input, len) in inputs.iter_mut().zip(before) {
-                    rest = input.state.layers.fail_step(len, input.tokens.len(), rest);
+                for (i, (input, len)) in inputs.iter_mut().zip(before).enumerate() {
+                    let undo = several.then(|| &workspace.undo[i][..]);
+                    input.state.layers.fail_step(len, input.tokens.len(), undo);
                 }
             }
         }
-        workspace.undo = undo;
         result
     }
 

@@ -101,8 +101,8 @@ pub(super) struct Workspace {
     pub(super) buffers: Buffers,
     /// One for each thread if the schedule is sequence-parallel, else none.
     pub(super) workers: Vec<Worker>,
-    /// Values to restore in states that cannot be rewound if a step of several texts fails.
-    pub(super) undo: Vec<f32>,
+    /// Values to restore in the state of each text, where it cannot be rewound, if a step of several texts fails.
+    pub(super) undo: Vec<Vec<f32>>,
 }
 
 impl Workspace {

@@ -283,7 +283,7 @@ impl GatedDelta {
             let convolved = &mut s.convolved;
             let mut convolve = |cols: &Range<usize>, window: &[f32], rows: Rows<'_>, out: &mut [f32]| {
                 let row = &mut convolved[..out.len()];
-                self.conv.row(ops, cols.clone(), window, rows, t, row);
+                self.conv.row(ops, cols.clone(), &self.conv.inputs(window, rows, t), row);
                 ops.silu_mul(row, &self.ones[..out.len()], out);
             };
             convolve(&cols_q, window_q, of_q, &mut s.q);

@@ -442,8 +442,10 @@ impl RowWise {
             let (k, q) = (&mut keys[i * d..(i + 1) * d], &mut queries[i * d..(i + 1) * d]);
             match &self.convs {
                 Some([conv_q, conv_k]) => {
-                    conv_q.row(ops, cols.clone(), state.window, shared, i, q);
-                    conv_k.row(ops, cols.clone(), state.window, shared, i, k);
+                    // Both have the same kernel size.
+                    let inputs = conv_q.inputs(state.window, shared, i);
+                    conv_q.row(ops, cols.clone(), &inputs, q);
+                    conv_k.row(ops, cols.clone(), &inputs, k);
                 }
                 None => {
                     q.copy_from_slice(shared.row(i));

@@ -66,6 +66,9 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// The rows that a row of a convolution depends on, oldest first.
+pub(crate) type ConvInputs<'r> = SmallVec<[&'r [f32]; 8]>;
+
 /// A depthwise causal convolution over rows, `y[t, c] = bias[c] + sum_j weight[c, j] x[t - k + 1 + j, c]`, taps in
 /// ascending order and fused. The rows before the first are kept in a window of `k - 1` rows, oldest first; zeros at
 /// the beginning of a text.
@@ -100,15 +103,23 @@ impl ConvRows {
         (self.kernel - 1) * self.bias.len()
     }
 
-    /// Row `t` of the result, for the channels `channels`, which are those of `window` and of `x`.
-    pub(crate) fn row(&self, ops: Ops, channels: Range<usize>, window: &[f32], x: Rows<'_>, t: usize, out: &mut [f32]) {
-        let (before, len) = (self.kernel - 1, channels.len());
-        let row = |j: usize| match (t + j).checked_sub(before) {
-            Some(i) => x.row(i),
-            None => &window[(t + j) * len..(t + j + 1) * len],
-        };
-        let rows: SmallVec<[&[f32]; 8]> = (0..self.kernel).map(row).collect();
-        ops.convolve_row(&rows, &self.taps[channels.start..], self.bias.len(), &self.bias[channels], out);
+    /// The inputs of row `t` of the result: of `window`, then of `x`, which have the same channels.
+    pub(crate) fn inputs<'r>(&self, window: &'r [f32], x: Rows<'r>, t: usize) -> ConvInputs<'r> {
+        let (before, len) = (self.kernel - 1, x.cols());
+        let mut rows = ConvInputs::new();
+        // Not collected, which would move them.
+        for j in 0..self.kernel {
+            rows.push(match (t + j).checked_sub(before) {
+                Some(i) => x.row(i),
+                None => &window[(t + j) * len..(t + j + 1) * len],
+            });
+        }
+        rows
+    }
+
+    /// A row of the result, for the channels `channels`, from its inputs.
+    pub(crate) fn row(&self, ops: Ops, channels: Range<usize>, inputs: &ConvInputs<'_>, out: &mut [f32]) {
+        ops.convolve_row(inputs, &self.taps[channels.start..], self.bias.len(), &self.bias[channels], out);
     }
 
     /// All rows of `x` `[n, C]` into `out` `[n, C]`; then the last rows of `x` are in the window.
@@ -119,7 +130,7 @@ impl ConvRows {
         let channels = self.bias.len();
         assert!(x.cols() == channels && window.len() == self.window_len() && out.len() == x.n() * channels);
         for (t, out) in out.chunks_exact_mut(channels).enumerate() {
-            self.row(ops, 0..channels, window, x, t, out);
+            self.row(ops, 0..channels, &self.inputs(window, x, t), out);
         }
         slide(window, x, x.n());
     }

@@ -56,6 +56,21 @@ pub(super) fn run(
     }
 }
 
+/// Saves what a step of several texts will overwrite and rewinding cannot restore. Each thread reads the states of the texts that
+/// it usually computes, which are in its cache.
+pub(super) fn remember(workspace: &mut Workspace, inputs: &[StepInput<'_>]) {
+    let Workspace { team, undo, .. } = workspace;
+    if undo.len() < inputs.len() {
+        undo.resize_with(inputs.len(), Vec::new);
+    }
+    let per = inputs.len().div_ceil(team.threads());
+    let mut parts: SmallVec<[_; INLINE_PARTS]> = inputs.chunks(per).zip(undo.chunks_mut(per)).collect();
+    team.run_parts(&mut parts, |_, (inputs, undo)| {
+        let texts = inputs.iter().zip(undo.iter_mut());
+        texts.for_each(|(input, undo)| input.state.layers.remember(input.tokens.len(), undo));
+    });
+}
+
 /// Applies the inner updates of mini-batches that ended with the last tokens of `inputs`: nothing can fail any more.
 pub(super) fn complete(network: &Network, workspace: &mut Workspace, inputs: &mut [StepInput<'_>]) {
     let Workspace { team, buffers, workers, .. } = workspace;
