@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
+use super::hash::Spellings;
 use super::merge::{Merge, Merger, Symbol};
 
 /// Hashes the pairs of ids of the merge table: 64 bits in, two multiplications out. The default hasher takes a third
@@ -61,7 +62,7 @@ pub(super) struct BpeOptions {
 #[derive(Debug)]
 pub(super) struct Bpe {
     /// Token (raw bytes or text, by the alphabet) to id.
-    vocab: HashMap<Box<[u8]>, u32>,
+    vocab: HashMap<Box<[u8]>, u32, Spellings>,
     merges: HashMap<u64, Merge, BuildHasherDefault<PairHasher>>,
     /// Ids of single bytes: of the alphabet, or of the `<0x..>` tokens.
     bytes: Box<[Option<u32>; 256]>,
@@ -82,7 +83,9 @@ impl Bpe {
         options: BpeOptions,
         special: HashSet<u32>,
     ) -> Self {
-        let mut vocab: HashMap<Box<[u8]>, u32> = HashMap::with_capacity(tokens.size_hint().1.unwrap_or_default());
+        let most = tokens.size_hint().1.unwrap_or_default();
+        let mut vocab: HashMap<Box<[u8]>, u32, Spellings> =
+            HashMap::with_capacity_and_hasher(most, Spellings::default());
         for (token, id) in tokens {
             // Of two equal tokens the first one counts.
             vocab.entry(token).or_insert(id);

@@ -29,7 +29,12 @@ pub(super) fn stand_in(byte: u8) -> char {
 
 /// The bytes that a token of a byte-level vocabulary stands for; `None` if it contains another character.
 pub(super) fn from_byte_level(token: &str) -> Option<Vec<u8>> {
-    token.chars().map(stood_for).collect()
+    // Collecting into an option would not reserve the room, for a hundred thousand tokens.
+    let mut bytes = Vec::with_capacity(token.chars().count());
+    for c in token.chars() {
+        bytes.push(stood_for(c)?);
+    }
+    Some(bytes)
 }
 
 /// How the text of a token becomes bytes.

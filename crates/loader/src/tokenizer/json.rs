@@ -12,6 +12,7 @@ use super::added::{AddedToken, AddedTokens};
 use super::bpe::{Alphabet, Bpe, BpeOptions};
 use super::bytes::{Spelling, TokenTable, from_byte_level};
 use super::error::TokenizerError;
+use super::hash::Spellings;
 use super::normalize::Normalization;
 use super::note::Note;
 use super::pattern::Patterns;
@@ -363,7 +364,8 @@ pub(super) fn bpe(
     options: BpeOptions,
     special: HashSet<u32>,
 ) -> Result<Model, TokenizerError> {
-    let mut by_text: HashMap<&str, u32> = HashMap::with_capacity(tokens.len());
+    let mut by_text: HashMap<&str, u32, Spellings> =
+        HashMap::with_capacity_and_hasher(tokens.len(), Spellings::default());
     for wanted in [true, false] {
         for (token, id) in tokens.iter().filter(|(_, id)| plain(*id) == wanted) {
             by_text.entry(token).or_insert(*id);

@@ -24,6 +24,7 @@ mod config;
 mod error;
 mod export;
 mod gguf;
+mod hash;
 mod json;
 mod limits;
 mod linear;
