@@ -7,7 +7,7 @@ use std::time::Duration;
 use bitnet_server::{Options, Service};
 use libfuzzer_sys::fuzz_target;
 
-static PATHS: [&str; 3] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"];
+static PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/bitnet/inner-loss"];
 
 /// The model within the library, with a chat template that it never learned.
 fn service() -> &'static Service {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use bitnet::{GenerateOptions, KvType, Sequence};
+use bitnet::{GenerateOptions, Sequence};
 use common::{Running, attention, streamed, ttt};
 use serde_json::{Value, json};
 
@@ -138,7 +138,7 @@ fn inner_losses_are_the_models_and_need_layers_that_learn() {
     let text = "The cat sat on the mat and looked at the dog. The dog was sad. ".repeat(20);
     let answer = server.client.post("/bitnet/inner-loss", &json!({"prompt": text})).unwrap().ok();
     let ids = model.encode(&text, model.adds_bos()).unwrap();
-    let losses = Sequence::new(model.engine(), KvType::F16, None).feed_watched(&ids).unwrap();
+    let losses = Sequence::new(model.engine(), model.kv_type(), None).feed_watched(&ids).unwrap();
     let (batch, heads) = (model.config().ttt.mini_batch_size, model.config().num_attention_heads);
     assert_eq!((&answer["tokens"], &answer["mini_batch"]), (&json!(ids.len()), &json!(batch)));
     let points = answer["points"].as_array().unwrap();

@@ -150,6 +150,7 @@ pub(crate) fn requests(inputs: &Path) -> Result<Vec<Sent>, HostileError> {
     let extra = [
         ("long stop texts", COMPLETIONS, json!({"prompt": "Once", "max_tokens": 60, "stop": stops})),
         ("long text to embed", "/v1/embeddings", json!({"input": long})),
+        ("long text to learn from", "/bitnet/inner-loss", json!({"prompt": long})),
         ("many texts to embed", "/v1/embeddings", json!({"input": vec!["Once upon a time"; 2048]})),
         (
             "long prompt",

@@ -1,6 +1,6 @@
 //! Inner losses of a text, read in pieces between the tokens of other texts.
 
-use bitnet::{KvType, Model, ModelError, Sequence};
+use bitnet::{Model, ModelError, Sequence};
 use tokio::sync::oneshot;
 
 use super::Failure;
@@ -20,11 +20,10 @@ pub(crate) type Answer = oneshot::Sender<Result<Vec<LossPoint>, Failure>>;
 /// A text whose inner losses are requested, and how far it was read.
 #[derive(Debug)]
 pub(crate) struct Losses {
-    sequence: Sequence,
+    model: Model,
     ids: Vec<u32>,
-    /// Tokens of a mini-batch, and heads of a layer.
-    batch: usize,
-    heads: usize,
+    /// The part that was read; its state takes memory only once the text has its turn.
+    sequence: Option<Sequence>,
     points: Vec<LossPoint>,
     /// `None` once it was sent. The job is cancelled when it is closed.
     answer: Option<Answer>,
@@ -33,20 +32,16 @@ pub(crate) struct Losses {
 impl Losses {
     /// The text `ids` of a model with test-time-training layers. Nothing is computed before the first step.
     pub(crate) fn new(model: &Model, ids: Vec<u32>, answer: Answer) -> Self {
-        let config = model.config();
-        Self {
-            sequence: Sequence::new(model.engine(), KvType::F16, None),
-            ids,
-            batch: config.ttt.mini_batch_size.max(1),
-            heads: config.num_attention_heads,
-            points: Vec::new(),
-            answer: Some(answer),
-        }
+        Self { model: model.clone(), ids, sequence: None, points: Vec::new(), answer: Some(answer) }
+    }
+
+    fn read_so_far(&self) -> usize {
+        self.sequence.as_ref().map_or(0, Sequence::len)
     }
 
     /// Tokens that are to be read.
     pub(crate) fn tokens_left(&self) -> usize {
-        self.ids.len() - self.sequence.len()
+        self.ids.len() - self.read_so_far()
     }
 
     /// Whether the client is gone.
@@ -67,12 +62,15 @@ impl Losses {
     }
 
     fn read(&mut self, tokens: usize) -> Result<(), ModelError> {
-        let from = self.sequence.len();
-        let whole = (tokens / self.batch).max(1) * self.batch;
+        let config = self.model.config();
+        let (batch, heads) = (config.ttt.mini_batch_size.max(1), config.num_attention_heads);
+        let from = self.read_so_far();
+        let whole = (tokens / batch).max(1) * batch;
         let piece = self.ids.get(from..self.ids.len().min(from + whole)).unwrap_or_default();
-        let losses = self.sequence.feed_watched(piece)?;
-        let in_batch = self.batch * self.heads;
-        for (i, at) in (from..from + piece.len()).step_by(self.batch).enumerate() {
+        let new = || Sequence::new(self.model.engine(), self.model.kv_type(), None);
+        let losses = self.sequence.get_or_insert_with(new).feed_watched(piece)?;
+        let in_batch = batch * heads;
+        for (i, at) in (from..from + piece.len()).step_by(batch).enumerate() {
             let mean = |layer: &Vec<f32>| {
                 let part = layer.chunks(in_batch).nth(i).unwrap_or_default();
                 part.iter().sum::<f32>() / part.len().max(1) as f32
