@@ -96,6 +96,40 @@ describe("the page", () => {
     await page.context().close();
   });
 
+  it("stops at a reload, and a conversation comes back from its file", async () => {
+    const { page, problems } = await open(browser, server.url);
+    await begin(page, /New story/);
+    await field(page).fill("The sun was");
+    await page.keyboard.press("Enter");
+    const story = page.locator(".manuscript .text");
+    await expect.poll(() => story.innerText()).toMatch(/^The sun was.{10}/s);
+    await page.reload();
+    await page.locator(".manuscript footer").waitFor();
+    // Whether or not the model had come to an end: that the page went is not an error.
+    expect(await page.getByRole("alert").count()).toBe(0);
+    const told = await story.innerText();
+    expect(told.length).toBeGreaterThan(20);
+    await page.getByRole("button", { name: "Settings" }).click();
+    const [download] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("button", { name: "Save as a file" }).click(),
+    ]);
+    const path = await download.path();
+    await page
+      .locator("input[type=file]")
+      .setInputFiles({ name: "x.json", mimeType: "application/json", buffer: Buffer.from("{}") });
+    await page.getByText("This file does not hold a conversation.").waitFor();
+    await page.keyboard.press("Escape");
+    await page.getByRole("button", { name: /^Delete/ }).click();
+    await page.getByRole("heading", { name: "How does it begin?" }).waitFor();
+    await page.getByRole("button", { name: "Settings" }).click();
+    await page.locator("input[type=file]").setInputFiles(path);
+    await story.waitFor();
+    expect(await story.innerText()).toBe(told);
+    expect(problems).toEqual([]);
+    await page.context().close();
+  });
+
   it("keeps a schema and marks what came of it", async () => {
     const { page, problems } = await open(browser, server.url);
     await page.keyboard.press("Alt+Comma");
@@ -279,6 +313,25 @@ describe("for everyone", () => {
     await page.getByRole("dialog").waitFor();
     expect(await accessibilityFindings(page)).toEqual([]);
     await page.screenshot({ path: `${PICTURES}/settings-${name}.png` });
+    await page.keyboard.press("Escape");
+    // A story with tools within its text, and the sheets of a narrow window.
+    await page.setViewportSize({ width: 400, height: 800 });
+    await page.locator(".bar .menu").click();
+    expect(await accessibilityFindings(page)).toEqual([]);
+    await page
+      .getByRole("dialog")
+      .getByRole("button", { name: /New story|新しい物語/ })
+      .click();
+    await page.route("**/v1/completions", (route) =>
+      route.fulfill({ contentType: "text/event-stream", body: streamOf([" there was a cat."]) }),
+    );
+    await field(page).fill("Once upon a time");
+    await page.keyboard.press("Enter");
+    await page.locator(".manuscript footer").waitFor();
+    expect(await accessibilityFindings(page)).toEqual([]);
+    await page.locator(".strip").click();
+    await page.getByRole("dialog").waitFor();
+    expect(await accessibilityFindings(page)).toEqual([]);
     await page.context().close();
   });
 

@@ -43,6 +43,14 @@ const SHOTS: Shot[] = [
     server: () => attention,
     options: { viewport: { width: 1280, height: 860 }, colorScheme: "dark", locale: "ja-JP" },
     text: "Tom and his grandmother went to the sea.",
+    // Beyond the first page of keys and values.
+    after: async (page) => {
+      await page.locator("#message").fill(" In the morning");
+      await page.locator("button[type=submit].primary").click();
+      await page.locator("button[type=submit].primary").waitFor();
+      await page.locator("article footer").last().waitFor();
+      await page.waitForTimeout(500);
+    },
   },
   {
     name: "page-phone",

@@ -10,5 +10,6 @@ const backend = new ServerBackend(new URL("./", document.baseURI).href, serverKe
 const controller = new Controller(backend, initialState());
 const root = document.getElementById("app");
 if (root) render(<App controller={controller} />, root);
-addEventListener("pagehide", () => controller.flush());
+addEventListener("pagehide", () => controller.leave(true));
+addEventListener("pageshow", () => controller.leave(false));
 void controller.connect();

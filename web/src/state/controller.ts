@@ -25,6 +25,8 @@ export class Controller {
   private readonly sessions: BranchSessions;
   private storing: ReturnType<typeof setTimeout> | null = null;
   private generation: string | null = null;
+  /** The page goes: what breaks off now is not an error. */
+  private leaving = false;
 
   constructor(
     private readonly backend: Backend,
@@ -53,6 +55,14 @@ export class Controller {
     if (this.storing !== null) clearTimeout(this.storing);
     this.storing = null;
     store(this.current);
+  }
+
+  /** The page goes, or comes back from the browser's memory. */
+  leave(leaving: boolean): void {
+    this.leaving = leaving;
+    if (!leaving && this.current.running && this.generation === null)
+      this.dispatch({ type: "finish", status: "stopped" });
+    this.flush();
   }
 
   async connect(): Promise<void> {
@@ -176,6 +186,7 @@ export class Controller {
       this.dispatch({ type: "finish", status, result });
     } catch (caught) {
       news.flush();
+      if (this.leaving) return;
       const error = asBackendError(caught);
       this.dispatch({ type: "finish", status: "failed", error });
       if (error.code === "key") {
