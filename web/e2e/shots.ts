@@ -61,7 +61,7 @@ const SHOTS: Shot[] = [
   {
     name: "page-json",
     server: () => learning,
-    options: { viewport: { width: 1280, height: 860 } },
+    options: { viewport: { width: 1600, height: 900 } },
     before: async (page) => {
       await page.keyboard.press("Alt+Comma");
       await page.getByRole("radio", { name: "A JSON Schema" }).check();

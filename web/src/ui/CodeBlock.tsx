@@ -3,10 +3,10 @@ import { CopyButton } from "./CopyButton.tsx";
 import { usePage } from "./context.ts";
 
 /** Code as it stands, with a way to copy it. */
-export function CodeBlock({ language, text }: { language: string; text: string }): JSX.Element {
+export function CodeBlock({ language, text, wrap }: { language: string; text: string; wrap?: boolean }): JSX.Element {
   const { t } = usePage();
   return (
-    <figure class="code">
+    <figure class={wrap ? "code wrap" : "code"}>
       <figcaption>
         <span>{language || t.code}</span>
         <CopyButton text={text} />

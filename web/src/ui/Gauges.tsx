@@ -89,8 +89,10 @@ function Memory({
 }): JSX.Element {
   const { t, format } = usePage();
   const own = state.gauges.conversation === conversation.id && state.gauges.memory.length > 0;
-  const stored = lastResult(conversation)?.memory;
-  const points = own ? state.gauges.memory : stored ? [stored] : [];
+  // Earlier texts of the session, then the one that was computed last, in detail.
+  const ends = chosenPath(conversation).flatMap((node) => node.result?.memory ?? []);
+  const from = own ? (state.gauges.memory[0]?.tokens ?? 0) : Number.POSITIVE_INFINITY;
+  const points = [...ends.filter((point) => point.tokens < from), ...(own ? state.gauges.memory : [])];
   const last = points.at(-1);
   return (
     <section class="gauge">

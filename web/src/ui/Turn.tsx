@@ -78,7 +78,7 @@ class Content extends Component<{ node: TextNode }> {
     if (node.role === "user") return <p class="said">{node.text}</p>;
     return (
       <div class={`prose ${node.status === "streaming" ? "writing" : ""}`}>
-        {node.json ? <CodeBlock language="json" text={node.text} /> : <Markdown source={node.text} />}
+        {node.json ? <CodeBlock language="json" text={node.text} wrap /> : <Markdown source={node.text} />}
         <JsonMark node={node} />
       </div>
     );
