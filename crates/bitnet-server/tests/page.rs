@@ -83,7 +83,7 @@ fn facts_about_the_model_are_the_models() {
         assert_eq!(info["chat"], true);
         let context = (model.context() != usize::MAX).then(|| model.context());
         assert_eq!(info["context"], json!(context));
-        // What the plan says is what a session takes.
+        // The plan says what a session takes.
         let mut session = model.session();
         session.feed("Once upon a time").unwrap();
         assert_eq!(info["memory"]["constant_bytes"], session.state().constant_bytes());

@@ -169,7 +169,7 @@ pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
     Ok(server.run_until_signal()?)
 }
 
-/// What to type into a browser on this machine.
+/// The address to type into a browser on this machine.
 fn page_address(address: SocketAddr) -> String {
     match address.ip().is_unspecified() {
         true => format!("http://localhost:{}/", address.port()),
