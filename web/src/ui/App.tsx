@@ -20,7 +20,13 @@ type Sheet = "history" | "settings" | "gauges" | null;
 /** Pixels from the end at which the page follows the text. */
 const FOLLOW = 80;
 
-export function App({ controller }: { controller: Controller }): JSX.Element {
+interface AppProps {
+  controller: Controller;
+  /** A choice of models, where there is one; it stands in the settings. */
+  models?: JSX.Element;
+}
+
+export function App({ controller, models }: AppProps): JSX.Element {
   const [state, setState] = useState(controller.state);
   useEffect(() => controller.subscribe(() => setState(controller.state)), [controller]);
   const { language, theme } = state.preferences;
@@ -34,12 +40,12 @@ export function App({ controller }: { controller: Controller }): JSX.Element {
   }, [language, theme]);
   return (
     <PageContext.Provider value={page}>
-      <Whole state={state} />
+      <Whole state={state} models={models} />
     </PageContext.Provider>
   );
 }
 
-function Whole({ state }: { state: State }): JSX.Element {
+function Whole({ state, models }: { state: State; models: JSX.Element | undefined }): JSX.Element {
   const { controller, t } = usePage();
   const [sheet, setSheet] = useState<Sheet>(null);
   const [editing, setEditing] = useState<string | null>(null);
@@ -139,7 +145,9 @@ function Whole({ state }: { state: State }): JSX.Element {
           <Gauges state={state} conversation={conversation} />
         </Dialog>
       )}
-      {sheet === "settings" && <Settings state={state} conversation={conversation} onClose={() => setSheet(null)} />}
+      {sheet === "settings" && (
+        <Settings state={state} conversation={conversation} models={models} onClose={() => setSheet(null)} />
+      )}
       {needsKey && <KeyDialog refused={connection.refused} />}
     </>
   );

@@ -20,10 +20,11 @@ const EXAMPLE = `{
 interface Props {
   state: State;
   conversation: Conversation;
+  models: JSX.Element | undefined;
   onClose: () => void;
 }
 
-export function Settings({ state, conversation, onClose }: Props): JSX.Element {
+export function Settings({ state, conversation, models, onClose }: Props): JSX.Element {
   const { controller, t } = usePage();
   const { options, preferences } = state;
   const set = (change: Partial<Options>) => controller.dispatch({ type: "options", options: change });
@@ -36,6 +37,7 @@ export function Settings({ state, conversation, onClose }: Props): JSX.Element {
   };
   return (
     <Dialog title={t.settings} kind="right" onClose={onClose}>
+      {models}
       <section>
         <Field id="instruction" label={t.instruction[conversation.mode]} help={t.instructionHelp[conversation.mode]}>
           <textarea
