@@ -222,16 +222,17 @@ fn distance(options: &SamplingOptions, floor: f64) -> f64 {
 /// The best token. Several lanes side by side, since a single chain of comparisons would cost more than a small head.
 fn best(logits: &[f32], position: u64) -> Result<Candidate, ModelError> {
     const LANES: usize = 32;
-    let (mut maxima, mut nans) = ([f32::NEG_INFINITY; LANES], [false; LANES]);
+    // Numbers instead of flags: LLVM 22 makes a wrong test of whether one of 32 flags is set, for WebAssembly with SIMD.
+    let (mut maxima, mut nans) = ([f32::NEG_INFINITY; LANES], [0u32; LANES]);
     let (chunks, rest) = logits.as_chunks::<LANES>();
     for chunk in chunks {
         for ((max, nan), &l) in maxima.iter_mut().zip(&mut nans).zip(chunk) {
             *max = if l > *max { l } else { *max };
-            *nan |= l.is_nan();
+            *nan |= u32::from(l.is_nan());
         }
     }
     let max = rest.iter().chain(&maxima).fold(f32::NEG_INFINITY, |m, &l| if l > m { l } else { m });
-    if rest.iter().any(|l| l.is_nan()) || nans.contains(&true) {
+    if rest.iter().any(|l| l.is_nan()) || nans.iter().fold(0, |any, nan| any | nan) != 0 {
         return Err(diverged(position));
     }
     // Zeros of either sign are equal, as in the ranks.
