@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { defineConfig, type Plugin } from "vite";
 
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url));
-const outDir = here("../target/web");
+const outDir = here("../target/site");
 
 function filesIn(folder: string): string[] {
   return readdirSync(folder)
