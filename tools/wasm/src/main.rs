@@ -25,6 +25,8 @@ fn main() {
     level_sets();
     let portable = Ops::for_isa(Isa::Scalar).expect("everywhere");
     let simd = Ops::for_isa(Isa::Simd128).expect("just listed");
+    assert!(middles(portable) == middles(simd), "products whose sum lies in the middle");
+    assert!(halves(portable) == halves(simd), "halves");
     for n in [0, 1, 15, 16, 17, 64, 100, 2560] {
         for seed in 0..8 {
             assert_eq!(results(portable, n, seed), results(simd, n, seed), "{n} elements, seed {seed}");
@@ -55,6 +57,63 @@ fn level_sets() {
             }
         }
     }
+}
+
+/// Sums of a product and a number that lie in the middle between two numbers, or so near that f64 does not see the
+/// difference; subnormal results; numbers that are not finite. A lane of each, next to ordinary ones.
+fn middles(ops: Ops) -> Vec<u32> {
+    let mut out = Vec::new();
+    let tiny = f32::EPSILON / 2.0;
+    let factors = [
+        tiny,
+        -tiny,
+        tiny * (1.0 + f32::EPSILON),
+        tiny * 1.25,
+        1e-38,
+        -1e-38,
+        2f32.powi(-126),
+        1e-45,
+        3e38,
+        f32::INFINITY,
+    ];
+    for factor in factors {
+        for at in 0..16 {
+            for x in [1.0, 1.0 - f32::EPSILON, 0.75 + 1.0 / 16.0, 1e-7, 2f32.powi(-23), 0.5, f32::MAX, f32::NAN] {
+                let mut xs = numbers(48, at);
+                let mut ys = numbers(48, at + 20);
+                xs[16 + at as usize] = x;
+                let special = [
+                    1.0,
+                    1.0 + f32::EPSILON,
+                    -1.0,
+                    2f32.powi(-126),
+                    2f32.powi(-149),
+                    0.0,
+                    -0.0,
+                    f32::MAX,
+                    f32::NEG_INFINITY,
+                ];
+                ys[16 + at as usize] = special[(at as usize + out.len()) % special.len()];
+                ops.axpy(factor, &xs, &mut ys);
+                // NaNs may have any bits.
+                out.extend(ys.iter().map(|y| if y.is_nan() { 0x7fc0_0000 } else { y.to_bits() }));
+            }
+        }
+    }
+    out
+}
+
+/// Every half as a factor: NaNs are left out, as a NaN may have any bits.
+fn halves(ops: Ops) -> Vec<u32> {
+    let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).map(|h| if h.is_nan() { f16::ONE } else { h }).collect();
+    let one = |i: usize| std::array::from_fn::<f32, 16, _>(|l| if l == i { 1.0 } else { 0.0 });
+    let mut out = Vec::new();
+    for (n, chunk) in all.chunks(16).enumerate() {
+        let finite: Vec<f16> = chunk.iter().map(|&h| if h.is_infinite() { f16::MAX } else { h }).collect();
+        out.push(ops.dot_f16(&one(n % 16), &finite).to_bits());
+        out.push(ops.dot_f16(&[1.0; 16], &finite).to_bits());
+    }
+    out
 }
 
 /// Numbers of very different sizes, the same at every call.

@@ -10,9 +10,9 @@ use crate::simd;
 impl Lanes128 for Simd128 {
     type B = v128;
     type H = v128;
-    type P = [v128; 2];
-    type W = [v128; 2];
-    const COLUMNS: usize = 1;
+    type P = Sums;
+    type W = Sums;
+    const COLUMNS: usize = if cfg!(target_feature = "relaxed-simd") { 2 } else { 1 };
 
     #[inline(always)]
     fn load(self, x: &[u8; 16]) -> v128 {
@@ -96,28 +96,33 @@ impl Lanes128 for Simd128 {
     }
     #[inline(always)]
     fn add_digits(self, sums: [v128; 2], low: v128, high: v128, base: u8) -> [v128; 2] {
-        self.mul_add(self.mul_add(sums, low, self.splat(1)), high, self.splat(base))
+        let base = self.splat(base);
+        let digits = [
+            i16x8_add(i16x8_extend_low_i8x16(low), i16x8_extmul_low_i8x16(high, base)),
+            i16x8_add(i16x8_extend_high_i8x16(low), i16x8_extmul_high_i8x16(high, base)),
+        ];
+        [i16x8_add(sums[0], digits[0]), i16x8_add(sums[1], digits[1])]
     }
 
     #[inline(always)]
-    fn zero_p(self) -> [v128; 2] {
-        [self.zero_h(); 2]
+    fn zero_p(self) -> Sums {
+        zero()
     }
     #[inline(always)]
-    fn zero_w(self) -> [v128; 2] {
-        [i32x4_splat(0); 2]
+    fn zero_w(self) -> Sums {
+        zero()
     }
     #[inline(always)]
-    fn mul_add(self, sums: [v128; 2], codes: v128, x: v128) -> [v128; 2] {
-        [i16x8_add(sums[0], i16x8_extmul_low_i8x16(codes, x)), i16x8_add(sums[1], i16x8_extmul_high_i8x16(codes, x))]
+    fn mul_add(self, sums: Sums, codes: v128, x: v128) -> Sums {
+        mul_add(sums, codes, x)
     }
     #[inline(always)]
-    fn widen(self, [a, b]: [v128; 2], narrow: [v128; 2]) -> [v128; 2] {
-        [i32x4_add(a, i32x4_extadd_pairwise_i16x8(narrow[0])), i32x4_add(b, i32x4_extadd_pairwise_i16x8(narrow[1]))]
+    fn widen(self, wide: Sums, narrow: Sums) -> Sums {
+        widen(wide, narrow)
     }
     #[inline(always)]
-    fn rows(self, [a, b]: [v128; 2]) -> [i32; 4] {
-        let sums = i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b));
+    fn rows(self, wide: Sums) -> [i32; 4] {
+        let sums = rows(wide);
         [
             i32x4_extract_lane::<0>(sums),
             i32x4_extract_lane::<1>(sums),
@@ -128,3 +133,59 @@ impl Lanes128 for Simd128 {
 }
 
 lanes128::backend!(Simd128);
+
+#[cfg(not(target_feature = "relaxed-simd"))]
+use plain::*;
+#[cfg(target_feature = "relaxed-simd")]
+use relaxed::*;
+
+/// Products of bytes are 16 bits wide, and those of four rows take two registers.
+#[cfg(not(target_feature = "relaxed-simd"))]
+mod plain {
+    use std::arch::wasm32::*;
+
+    pub(super) type Sums = [v128; 2];
+
+    #[inline(always)]
+    pub(super) fn zero() -> Sums {
+        [i32x4_splat(0); 2]
+    }
+    #[inline(always)]
+    pub(super) fn mul_add(sums: Sums, codes: v128, x: v128) -> Sums {
+        [i16x8_add(sums[0], i16x8_extmul_low_i8x16(codes, x)), i16x8_add(sums[1], i16x8_extmul_high_i8x16(codes, x))]
+    }
+    #[inline(always)]
+    pub(super) fn widen([a, b]: Sums, narrow: Sums) -> Sums {
+        [i32x4_add(a, i32x4_extadd_pairwise_i16x8(narrow[0])), i32x4_add(b, i32x4_extadd_pairwise_i16x8(narrow[1]))]
+    }
+    #[inline(always)]
+    pub(super) fn rows([a, b]: Sums) -> v128 {
+        i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b))
+    }
+}
+
+/// Two products are added by one instruction, whose result hosts agree on where the codes are below 128 and the sum
+/// fits 16 bits: both hold here.
+#[cfg(target_feature = "relaxed-simd")]
+mod relaxed {
+    use std::arch::wasm32::*;
+
+    pub(super) type Sums = v128;
+
+    #[inline(always)]
+    pub(super) fn zero() -> Sums {
+        i32x4_splat(0)
+    }
+    #[inline(always)]
+    pub(super) fn mul_add(sums: Sums, codes: v128, x: v128) -> Sums {
+        i16x8_add(sums, i16x8_relaxed_dot_i8x16_i7x16(x, codes))
+    }
+    #[inline(always)]
+    pub(super) fn widen(wide: Sums, narrow: Sums) -> Sums {
+        i32x4_add(wide, i32x4_extadd_pairwise_i16x8(narrow))
+    }
+    #[inline(always)]
+    pub(super) fn rows(wide: Sums) -> v128 {
+        wide
+    }
+}

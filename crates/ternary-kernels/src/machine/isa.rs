@@ -313,6 +313,22 @@ isa_token!(
     Simd128, "wasm32", SIMD128_LIST = "simd128", ["simd128"]
 );
 
+/// Whether this host rounds a relaxed product and sum once, as the canonical arithmetic does and hosts may do. A program that
+/// is built with relaxed SIMD has portable code only where it does not.
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+fn fuses() -> bool {
+    use std::arch::wasm32::{f32x4_extract_lane, f32x4_relaxed_madd, f32x4_splat};
+    // The square is 1 + 2^-11 + 2^-24; rounded by itself it loses the last term.
+    let x = f32x4_splat(1.0 + 2f32.powi(-12));
+    let sum = f32x4_relaxed_madd(x, x, f32x4_splat(-1.0 - 2f32.powi(-11)));
+    f32x4_extract_lane::<0>(sum) == 2f32.powi(-24)
+}
+
+#[cfg(not(all(target_arch = "wasm32", target_feature = "relaxed-simd")))]
+fn fuses() -> bool {
+    true
+}
+
 /// The stand-in for a token in code that is compiled for no instruction set: it needs no proof.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portable;
@@ -365,7 +381,7 @@ impl Cpu {
             neon: Neon::detect(),
             neon_dot: NeonDot::detect(),
             neon_i8mm: NeonI8mm::detect(),
-            simd128: Simd128::detect(),
+            simd128: Simd128::detect().filter(|_| fuses()),
         })
     }
     /// Proof of SSSE3 and SSE4.1.
