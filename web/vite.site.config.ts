@@ -17,16 +17,19 @@ function filesIn(folder: string): string[] {
     .sort();
 }
 
-/** Writes the service worker with the names of all files but models, and a version that changes with their contents. */
+/** Writes the service worker with the names of all files but models and modules, which the package keeps itself, and a version that changes with their contents. */
 function offline(): Plugin {
   return {
     name: "offline",
     apply: "build",
     closeBundle() {
-      const files = filesIn(outDir).filter((path) => !path.endsWith(".gguf") && !path.endsWith("sw.js"));
+      const files = filesIn(outDir).filter((path) => !/\.(gguf|wasm)$|sw\.js$/.test(path));
       const hash = createHash("sha256");
       for (const path of files) hash.update(path).update(readFileSync(path));
-      const names = ["./", ...files.map((path) => `./${relative(outDir, path)}`).filter((name) => name !== "./index.html")];
+      const names = [
+        "./",
+        ...files.map((path) => `./${relative(outDir, path)}`).filter((name) => name !== "./index.html"),
+      ];
       const code = readFileSync(here("site/sw.js"), "utf8")
         .replace("__VERSION__", hash.digest("hex").slice(0, 16))
         .replace('["__FILES__"]', JSON.stringify(names));

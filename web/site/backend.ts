@@ -1,6 +1,13 @@
 /** The WebAssembly package as the page's backend, with a choice of models. */
 import { createBackend, type LoadProgress, type ModelInfo, type Source, type WorkerBackend } from "bitnet-wasm";
-import type { Backend, GenerateEvent, GenerateRequest, GenerateResult, SavedSession, SessionId } from "../src/backend/types.ts";
+import type {
+  Backend,
+  GenerateEvent,
+  GenerateRequest,
+  GenerateResult,
+  SavedSession,
+  SessionId,
+} from "../src/backend/types.ts";
 
 const CHOICE = "bitnet.site.model";
 
@@ -84,7 +91,8 @@ export class SiteBackend implements Backend {
   }
 
   private name(session: SessionId): SessionId {
-    const id = `p${(this.next += 1)}`;
+    this.next += 1;
+    const id = `p${this.next}`;
     this.sessions.set(id, session);
     return id;
   }

@@ -1,17 +1,12 @@
 /** The page on its own: the model computes in this browser, without a server. */
 import { render } from "preact";
-import { Controller } from "../src/state/controller.ts";
-import { initialState } from "../src/state/storage.ts";
-import "../src/style/page.css";
-import { App } from "../src/ui/App.tsx";
+import { start } from "../src/start.tsx";
 import { SiteBackend } from "./backend.ts";
 import { Models, openFile, Progress } from "./Models.tsx";
 import "./site.css";
 
 const backend = new SiteBackend();
-const controller = new Controller(backend, initialState());
-const root = document.getElementById("app");
-if (root) render(<App controller={controller} models={<Models backend={backend} controller={controller} />} />, root);
+const controller = start(backend, (controller) => <Models backend={backend} controller={controller} />);
 const corner = document.body.appendChild(document.createElement("div"));
 render(<Progress backend={backend} controller={controller} />, corner);
 
@@ -31,9 +26,6 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   void openFile({ backend, controller }, file);
 });
-
-addEventListener("pagehide", () => controller.flush());
-void controller.connect();
 
 // The page without a network, from the second visit on.
 if (import.meta.env.PROD && "serviceWorker" in navigator) {

@@ -1,5 +1,5 @@
-// Keeps the files of the page, so that it opens without a network. Models are in a cache of their own, which the worker of
-// the package fills. The build puts the names of the files and their version here.
+// Keeps the files of the page, so that it opens without a network. Models and modules are in caches of their own, which the
+// worker of the package fills. The build puts the names of the files and their version here.
 
 const VERSION = "__VERSION__";
 const FILES = ["__FILES__"];

@@ -97,7 +97,7 @@ export class Engine implements Backend {
   }
 
   /** Starts the module: from its address, its bytes, or compiled. `builtin` is the address of the model of the package. */
-  static async start(wasm: URL | string | BufferSource | WebAssembly.Module, builtin: string | URL = ""): Promise<Engine> {
+  static async start(wasm: URL | string | BufferSource | WebAssembly.Module | Promise<Response>, builtin: string | URL = ""): Promise<Engine> {
     if (!hasSimd()) {
       throw failure("unsupported", "this browser has no WebAssembly SIMD (Chrome 91, Firefox 89, Safari 16.4 have)");
     }
@@ -170,10 +170,12 @@ export class Engine implements Backend {
 
   /** Brings a file into the memory of the module: one buffer of its size, filled piece by piece. */
   async #upload(source: Source, on?: (progress: LoadProgress) => void, signal?: AbortSignal) {
-    const opened = await open(source, this.#builtin, signal);
+    let opened: Opened | null = null;
     let upload: Upload | null = null;
     let good = false;
     try {
+      signal?.throwIfAborted();
+      opened = await open(source, this.#builtin, signal);
       upload = await this.#fill(opened, on, signal);
       const wanted = opened.sha256?.toLowerCase();
       if (wanted !== undefined) {
@@ -191,7 +193,7 @@ export class Engine implements Backend {
       if (upload && !this.#dead) upload.free();
       throw signal?.aborted ? failure("interrupted", "loading was cancelled") : asFailure(thrown);
     } finally {
-      await opened.settle(good);
+      await opened?.settle(good);
     }
   }
 

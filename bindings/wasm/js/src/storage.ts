@@ -6,6 +6,7 @@
 import { asFailure, failure } from "./failure.js";
 
 const CACHE = "bitnet-models-1";
+const MODULE = "bitnet-module-1";
 const FOLDER = "bitnet-models";
 
 /** A response, and what to do once its bytes are known to be right or wrong. */
@@ -34,6 +35,25 @@ export async function cached(url: string, signal: AbortSignal | null): Promise<C
     await put;
   };
   return { response: new Response(now, { status, statusText, headers }), settle };
+}
+
+/** The module at an address: the stored one, else that of the network, which takes the place of any other. */
+export async function cachedModule(url: string): Promise<Response> {
+  const cache = typeof caches === "undefined" ? null : await caches.open(MODULE).catch(() => null);
+  const known = await cache?.match(url).catch(() => undefined);
+  if (known) return known;
+  const response = await fetch(url, { credentials: "same-origin" });
+  if (!response.ok) throw failure("download", `${url}: the server answers ${response.status} ${response.statusText}`);
+  if (cache) {
+    const copy = response.clone();
+    const put = async () => {
+      for (const old of await cache.keys()) await cache.delete(old);
+      await cache.put(url, copy);
+    };
+    // The module works without being stored.
+    void put().catch(() => undefined);
+  }
+  return response;
 }
 
 /** Whether the storage takes what a response announces; true if nobody knows. */

@@ -7,7 +7,7 @@ import { asFailure, unknown } from "./failure.js";
 import { hasFusedSimd } from "./features.js";
 import type { FromWorker, Method, ToWorker } from "./protocol.js";
 import type { Source } from "./source.js";
-import { clearStored, removeStored, storedModels } from "./storage.js";
+import { cachedModule, clearStored, removeStored, storedModels } from "./storage.js";
 
 const scope = globalThis as unknown as {
   postMessage(message: FromWorker, transfer?: Transferable[]): void;
@@ -25,7 +25,7 @@ function started(): Promise<Engine> {
   const relaxed = new URL("./bitnet_relaxed_bg.wasm", import.meta.url);
   const wasm = wasmUrl ?? (hasFusedSimd() ? relaxed : plain);
   const builtin = new URL("./tiny-stories-ttt.gguf", import.meta.url);
-  return (engine ??= Engine.start(wasm, builtin).catch((thrown: unknown) => {
+  return (engine ??= Engine.start(cachedModule(String(wasm)), builtin).catch((thrown: unknown) => {
     engine = null;
     throw thrown;
   }));
@@ -43,19 +43,20 @@ async function call(id: number, method: Method, args: unknown[]): Promise<unknow
       return clearStored();
     default:
   }
+  if (method === "load" || method === "loadExtractor") {
+    // Made before anything is waited for: the call may be ended at once.
+    const abort = new AbortController();
+    loading.set(id, abort);
+    try {
+      const of = await started();
+      if (method === "loadExtractor") return await of.loadExtractor(args[0] as Source, on, abort.signal);
+      return await of.load(args[0] as Source, on, abort.signal, args[1] as LoadOptions | undefined);
+    } finally {
+      loading.delete(id);
+    }
+  }
   const of = await started();
   switch (method) {
-    case "load":
-    case "loadExtractor": {
-      const abort = new AbortController();
-      loading.set(id, abort);
-      try {
-        if (method === "loadExtractor") return await of.loadExtractor(args[0] as Source, on, abort.signal);
-        return await of.load(args[0] as Source, on, abort.signal, args[1] as LoadOptions | undefined);
-      } finally {
-        loading.delete(id);
-      }
-    }
     case "info":
       return of.info();
     case "open":
