@@ -6,21 +6,25 @@ use std::path::Path;
 
 use crate::error::XtaskError;
 use crate::foreign::{RUSTC, WASM, missing_for_wasm, skip_or_fail};
-use crate::shell::{Steps, run, works};
+use crate::programs;
+use crate::shell::{Steps, root, run, works};
 
 /// The crate, the package, the module's build, what the package is built into.
 const CRATE: &str = "bindings/wasm/Cargo.toml";
 const PACKAGE: &str = "bindings/wasm/js";
 const TARGET: &str = "target/foreign/browser";
 const DIST: &str = "bindings/wasm/js/dist";
+/// The page, and the folder that it is built into.
+const PAGE: &str = "web";
+const SITE: &str = "target/site";
 /// The model that comes with the package.
 const MODEL: &str = "crates/bitnet/models/tiny-stories-ttt.gguf";
 /// Largest module after compression, bytes.
 const LARGEST: usize = 3 << 20;
 
-/// Flags of the module: vectors, and the stack that templates and grammars are read on. Straight-line code is not
+/// Flags of both modules: the stack that templates and grammars are read on. Straight-line code is not
 /// vectorised: LLVM 22 makes a wrong test of whether any of 32 flags is set, which the sampler's search for NaNs meets.
-const FLAGS: &str = "-C target-feature=+simd128 -C no-vectorize-slp -C link-arg=-zstack-size=8388608";
+const FLAGS: &str = "-C no-vectorize-slp -C link-arg=-zstack-size=8388608";
 
 /// The package with its tests, then the page if it is there.
 ///
@@ -30,9 +34,11 @@ pub(crate) fn check(steps: &mut Steps) -> Result<(), XtaskError> {
     if let Some(missing) = missing() {
         return steps.try_run("browser", || skip_or_fail(missing));
     }
-    steps.run("browser: module", module)?;
-    steps.run("browser: package", package)?;
-    steps.run("browser: same tokens as native, hostile input", || npm(PACKAGE, &["test", "--silent"]))
+    site(steps)?;
+    let program = root().join(programs::built("debug", "bitnet")).display().to_string();
+    let env = [("BITNET", program.as_str())];
+    steps.run("browser: the package in Node and in a browser", || script(PACKAGE, &["test"], &env))?;
+    steps.run("browser: the site", || script(PAGE, &["e2e:site"], &env))
 }
 
 fn missing() -> Option<XtaskError> {
@@ -50,28 +56,52 @@ fn has_std() -> bool {
     Path::new(sysroot.trim()).join("lib/rustlib").join(WASM).join("lib").is_dir()
 }
 
-fn npm(folder: &str, args: &[&str]) -> Result<(), XtaskError> {
-    run("npm", &[&["--prefix", folder][..], args].concat(), &[])
+/// The module twice: for every browser with vectors, and with relaxed ones, which is several times as fast where the host
+/// rounds a product and sum once; the package chooses. Their glue is the same.
+fn module() -> Result<(), XtaskError> {
+    let plain = build_module("", &format!("{TARGET}/glue"))?;
+    let relaxed = build_module(",+relaxed-simd", &format!("{TARGET}/glue-relaxed"))?;
+    let read = |path: &str| std::fs::read(path).map_err(XtaskError::io(path));
+    let glue = |folder: &str| -> Result<[Vec<u8>; 2], XtaskError> {
+        Ok([read(&format!("{folder}/bitnet.js"))?, read(&format!("{folder}/bitnet.d.ts"))?])
+    };
+    if glue(&plain)? != glue(&relaxed)? {
+        let (what, expected) = ("the glue of the relaxed module".into(), "that of the plain one".into());
+        return Err(XtaskError::Unexpected { what, expected, got: format!("another one, see {relaxed}") });
+    }
+    std::fs::create_dir_all(DIST).map_err(XtaskError::io(DIST))?;
+    let copies = [
+        (format!("{plain}/bitnet.js"), "bitnet.js"),
+        (format!("{plain}/bitnet.d.ts"), "bitnet.d.ts"),
+        (format!("{plain}/bitnet_bg.wasm"), "bitnet_bg.wasm"),
+        (format!("{relaxed}/bitnet_bg.wasm"), "bitnet_relaxed_bg.wasm"),
+        (MODEL.to_owned(), "tiny-stories-ttt.gguf"),
+    ];
+    for (from, to) in copies {
+        let to = format!("{DIST}/{to}");
+        std::fs::copy(&from, &to).map_err(XtaskError::io(&to))?;
+    }
+    size(&format!("{DIST}/bitnet_bg.wasm"))?;
+    size(&format!("{DIST}/bitnet_relaxed_bg.wasm"))
 }
 
-/// Builds the module and writes its glue next to the package's sources.
-pub(crate) fn module() -> Result<(), XtaskError> {
+/// Builds the module with more features of WebAssembly, and writes it with its glue to `folder`, which is returned.
+fn build_module(features: &str, folder: &str) -> Result<String, XtaskError> {
+    let flags = format!("-C target-feature=+simd128{features} {FLAGS}");
     let build = ["build", "--locked", "--profile", "dist", "--target", WASM, "--manifest-path", CRATE];
     let build = [&build[..], &["-p", "bitnet-wasm", "--target-dir", TARGET]].concat();
     if has_std() {
-        run("cargo", &build, &[("RUSTFLAGS", FLAGS)])?;
+        run("cargo", &build, &[("RUSTFLAGS", &flags)])?;
     } else {
-        let flags = format!("-C linker-flavor=wasm-ld {FLAGS}");
+        let flags = format!("-C linker-flavor=wasm-ld {flags}");
         let linker = ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld");
         let env = [("RUSTC", RUSTC), ("RUSTC_BOOTSTRAP", "1"), ("RUSTFLAGS", &flags), linker];
         run("cargo", &[&build[..], &["-Z", "build-std=std,panic_abort"]].concat(), &env)?;
     }
     let module = format!("{TARGET}/{WASM}/dist/bitnet_wasm.wasm");
     let tool = ["run", "--quiet", "--locked", "--manifest-path", CRATE, "-p", "bindgen", "--target-dir", TARGET, "--"];
-    run("cargo", &[&tool[..], &[&module, DIST]].concat(), &[])?;
-    let to = format!("{DIST}/tiny-stories-ttt.gguf");
-    std::fs::copy(MODEL, &to).map_err(XtaskError::io(&to))?;
-    size(&format!("{DIST}/bitnet_bg.wasm"))
+    run("cargo", &[&tool[..], &[&module, folder]].concat(), &[])?;
+    Ok(folder.to_owned())
 }
 
 /// Prints how large the module is, and refuses it if a visitor would wait for it.
@@ -92,12 +122,16 @@ fn size(module: &str) -> Result<(), XtaskError> {
     }
 }
 
-/// Compiles the package's TypeScript.
-pub(crate) fn package() -> Result<(), XtaskError> {
-    if !Path::new(PACKAGE).join("node_modules").is_dir() {
-        npm(PACKAGE, &["ci", "--no-audit", "--no-fund"])?;
+/// Installs what the lock file of a folder names, unless that is there, and runs one of its scripts.
+fn script(folder: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(), XtaskError> {
+    let lock = format!("{folder}/package-lock.json");
+    let installed = format!("{folder}/node_modules/.installed.json");
+    let wanted = std::fs::read(&lock).map_err(XtaskError::io(&lock))?;
+    if std::fs::read(&installed).ok().as_ref() != Some(&wanted) {
+        run("npm", &["--prefix", folder, "ci"], &[])?;
+        std::fs::write(&installed, &wanted).map_err(XtaskError::io(&installed))?;
     }
-    npm(PACKAGE, &["run", "--silent", "build"])
+    run("npm", &[&["--prefix", folder, "run", "--silent"][..], args].concat(), env)
 }
 
 /// The package, and the page as a folder for any static server.
@@ -108,6 +142,9 @@ pub(crate) fn site(steps: &mut Steps) -> Result<(), XtaskError> {
     if let Some(missing) = missing() {
         return Err(missing);
     }
-    steps.run("module", module)?;
-    steps.run("package", package)
+    steps.run("browser: module", module)?;
+    steps.run("browser: package", || script(PACKAGE, &["build"], &[]))?;
+    steps.run("browser: site", || script(PAGE, &["build:site"], &[]))?;
+    println!("{SITE} opens from any static server: python3 -m http.server --directory {SITE} 8000");
+    Ok(())
 }

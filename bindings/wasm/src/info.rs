@@ -1,6 +1,6 @@
 //! Facts about a model, as the page shows them.
 
-use bitnet::{Model, ModelConfig};
+use bitnet::Model;
 use serde::Serialize;
 
 /// `ModelInfo` of the page.
@@ -39,16 +39,6 @@ struct Sampling {
     min_p: f32,
 }
 
-fn mixer(config: &ModelConfig, layer: usize) -> &'static str {
-    match config.mixer(layer).name() {
-        "attention" if config.gated_attention => "gated-attention",
-        "ttt_linear" => "ttt-linear",
-        "ttt_mlp" => "ttt-mlp",
-        "gated_delta" => "gated-delta",
-        other => other,
-    }
-}
-
 impl Info {
     pub(crate) fn of(model: &Model, name: Option<&str>) -> Self {
         let (config, engine, info) = (model.config(), model.engine(), model.info());
@@ -58,7 +48,7 @@ impl Info {
             name: info.name.as_deref().or(name).unwrap_or(&info.architecture).to_owned(),
             architecture: info.architecture.clone(),
             parameters: config.parameters(),
-            mixers: (0..config.num_hidden_layers).map(|layer| mixer(config, layer)).collect(),
+            mixers: (0..config.num_hidden_layers).map(|layer| config.mixer(layer).name()).collect(),
             context,
             max_tokens: context.unwrap_or(config.max_position_embeddings),
             chat: model.chat_template().is_some() && model.tokenizer().is_some(),

@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 import { Engine } from "../dist/engine.js";
+import { hasFusedSimd } from "../dist/features.js";
 
 /** A file of the repository. */
 export const path = (name) => fileURLToPath(new URL(`../../../../${name}`, import.meta.url));
@@ -21,8 +22,11 @@ export function runNative(args) {
   return execFileSync(native, args, { encoding: "utf8", maxBuffer: 64 << 20, stdio: ["ignore", "pipe", "ignore"] });
 }
 
+/** The module that a page here would take. */
+export const module = hasFusedSimd() ? "bitnet_relaxed_bg.wasm" : "bitnet_bg.wasm";
+
 /** The engine. A process has one module, so all tests of a file share it. */
-export const engine = () => Engine.start(readFileSync(new URL("../dist/bitnet_bg.wasm", import.meta.url)));
+export const engine = () => Engine.start(readFileSync(new URL(`../dist/${module}`, import.meta.url)));
 
 export const source = (name) => ({ kind: "bytes", bytes: bytes(name), name });
 

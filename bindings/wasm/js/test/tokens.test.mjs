@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 
-import { engine as start, path, runNative, source } from "./common.mjs";
+import { engine as start, module, path, runNative, source } from "./common.mjs";
 
 const MODELS = [
   ["crates/bitnet/models/tiny-stories-ttt.gguf", ["Once upon a time", "Lily had a red ball. \u00e9\u4f60\u597d"]],
@@ -29,6 +29,11 @@ function nativeTokens(model, prompt, s) {
   args.push("-p", prompt);
   return JSON.parse(runNative(args));
 }
+
+test("the relaxed module is taken where it is asked for", () => {
+  const asked = process.execArgv.includes("--experimental-wasm-relaxed-simd");
+  assert.equal(module, asked ? "bitnet_relaxed_bg.wasm" : "bitnet_bg.wasm");
+});
 
 for (const [model, prompts] of MODELS) {
   test(`the tokens of ${model}`, async () => {
