@@ -4,7 +4,7 @@ use crate::error::XtaskError;
 use crate::jobs::{Job, side_by_side};
 use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, cargo, in_ci, run, works};
 use crate::tidy::workspace::Workspace;
-use crate::{foreign, fuzz, isas, programs, test, tidy, web};
+use crate::{foreign, fuzz, isas, page, programs, test, tidy, web};
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 10;
