@@ -1,6 +1,9 @@
 //! Training on windows of several documents: each is a text of its own.
 
-use bitnet_model::train::{Batch, CandleLearner, FusedLearner, GIVEN, Learner, Params, Random, TrainConfig};
+use bitnet_model::train::{
+    Batch, CandleLearner, FusedLearner, GIVEN, Learner, Params, Random, Sampler, TokenFile, TokenWidth, TokenWriter,
+    TrainConfig, TrainError,
+};
 use bitnet_model::{Mixer, ModelConfig};
 use candle_core::Device;
 
@@ -118,4 +121,85 @@ fn ends_in_prompts_and_at_the_end_of_a_window_part_nothing() {
     // Runs of earlier versions go on as they began.
     let old: TrainConfig = serde_json::from_str("{\"steps\": 3}").unwrap();
     assert_eq!(old.document_end, None);
+}
+
+/// An epoch holds every document once, whole where it fits, and every part of those that are longer; a batch holds
+/// about as many tokens as its windows would, and nothing else. It is learned as its documents.
+#[test]
+fn batches_of_whole_documents() {
+    let mut random = Random::new(8, "whole");
+    let documents: Vec<Vec<u32>> = (0..200)
+        .map(|i| {
+            let len = if i == 7 { 130 } else { 1 + random.below(40) as usize };
+            (1..len).map(|_| 1 + random.below(63) as u32).chain([END]).collect()
+        })
+        .collect();
+    let path = std::env::temp_dir().join(format!("bitnet-whole-{}.u16", std::process::id()));
+    let mut out = TokenWriter::create(&path, TokenWidth::U16).unwrap();
+    out.write(&documents.concat()).unwrap();
+    // The beginning of a document that the file cuts off.
+    out.write(&[9, 8, 7]).unwrap();
+    out.finish().unwrap();
+    let open = |end| {
+        let mut file = TokenFile::open(&path, TokenWidth::U16).unwrap();
+        file.set_document_end(end);
+        file
+    };
+    let t = 60;
+    let mut expected: Vec<Vec<u32>> = vec![vec![9, 8, 7]];
+    for d in documents.iter().filter(|d| d.len() > 1) {
+        match d.len() {
+            // 131 tokens or less: two parts of 61, the second of which begins with the last token of the first.
+            130 => expected.extend([d[..61].to_vec(), d[60..121].to_vec(), d[120..].to_vec()]),
+            _ => expected.push(d.clone()),
+        }
+    }
+    let mut sampler = Sampler::of_documents(open(Some(END)), t, 3).unwrap();
+    assert_eq!(sampler.epoch_len(), expected.len() as u64);
+    let (mut drawn, mut tokens, mut batches) = (Vec::new(), 0, 0);
+    while sampler.position < sampler.epoch_len() {
+        let batch = sampler.next_batch(4).unwrap();
+        let mut lens = batch.texts(0);
+        *lens.last_mut().unwrap() += 1;
+        assert_eq!((batch.b, lens.iter().sum::<usize>()), (1, batch.ids.len()));
+        assert_eq!(batch.predictions(), batch.ids.len() - lens.len());
+        let mut rest = &batch.ids[..];
+        for len in lens {
+            drawn.push(rest.split_off(..len).unwrap().to_vec());
+        }
+        tokens += batch.ids.len();
+        batches += 1;
+        assert!(batch.ids.len().abs_diff(4 * t) <= 31, "{} tokens", batch.ids.len());
+    }
+    assert!(tokens.abs_diff(batches * 4 * t) <= 40 * 4, "{tokens} tokens in {batches} batches");
+    drawn.truncate(expected.len());
+    assert_ne!(drawn, expected);
+    drawn.sort();
+    expected.sort();
+    assert_eq!(drawn, expected);
+
+    let mut c = model(&[Mixer::TttLinear, Mixer::Attention]);
+    c.max_position_embeddings = 61;
+    let params = Params::init(&c, 5, 0.1).unwrap();
+    let mut learner = FusedLearner::new(&c, 2).unwrap();
+    let texts: Vec<&Vec<u32>> = documents.iter().filter(|d| (2..=61).contains(&d.len())).take(12).collect();
+    let lens: Vec<usize> = texts.iter().map(|d| d.len()).collect();
+    let ids = texts.iter().flat_map(|d| d.iter().copied()).collect();
+    // Longer than the model's positions in all, but no text is.
+    let (loss, _) = learn(&mut learner, &params, &Batch::of_texts(ids, &lens).unwrap());
+    let mut sum = 0.0;
+    for d in &texts {
+        let n = d.len() - 1;
+        sum += n as f64 * learner.loss(&params, &Batch::new((*d).clone(), 1, n).unwrap()).unwrap();
+    }
+    let n = lens.iter().map(|len| len - 1).sum::<usize>() as f64;
+    assert!((loss - sum / n).abs() < 1e-9, "{loss} and {}", sum / n);
+
+    let refused = [Sampler::of_documents(open(None), t, 3), Sampler::of_documents(open(Some(64)), t, 3)];
+    let [none, joined] = refused;
+    assert!(matches!(none.unwrap_err(), TrainError::NothingToLearn { .. }));
+    // Without ends it is one document.
+    assert!(joined.unwrap().epoch_len() > 50);
+    assert!(matches!(Batch::of_texts(vec![1, 2, 3], &[2, 1]), Err(TrainError::Mismatch { .. })));
+    std::fs::remove_file(path).ok();
 }

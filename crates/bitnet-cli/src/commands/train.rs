@@ -75,8 +75,12 @@ pub(crate) fn execute(args: &TrainArgs, ui: &Ui) -> Result<(), CliError> {
     if resumed.is_none() && !args.run.across_documents && config.document_end.is_none() {
         config.document_end = data::document_end(&model, files[0].as_mut())?;
     }
+    if resumed.is_none() && !args.run.cut_documents {
+        config.whole_documents |= config.document_end.is_some() && !config.examples;
+    }
     if let Some(end) = config.document_end {
-        ui.say(format_args!("documents end with token {end}, and see nothing of each other (--across-documents)"));
+        let whole = if config.whole_documents { ", are whole where they fit" } else { "" };
+        ui.say(format_args!("documents end with token {end}{whole}, and see nothing of each other"));
     }
     let learner = FusedLearner::new(&model, config.threads)?;
     let begun = resumed.as_ref().map_or(0, |c| c.progress.step);

@@ -83,6 +83,42 @@ impl Batch {
         self
     }
 
+    /// One window of texts of these lengths, one after the other in `ids`: each predicts all of its tokens but the first,
+    /// and sees nothing of the others.
+    ///
+    /// ```
+    /// use bitnet_model::train::Batch;
+    /// let batch = Batch::of_texts(vec![5, 6, 0, 7, 8], &[3, 2])?;
+    /// assert_eq!((batch.b, batch.t, batch.texts(0), batch.predictions()), (1, 4, vec![3, 1], 3));
+    /// # Ok::<(), bitnet_model::train::TrainError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`TrainError::Mismatch`] for lengths that do not add up, texts of less than two tokens, or no text.
+    pub fn of_texts(ids: Vec<u32>, lens: &[usize]) -> Result<Self, TrainError> {
+        if lens.iter().any(|len| *len < 2) || lens.iter().sum::<usize>() != ids.len() {
+            let expected = format!("texts of {lens:?} tokens, at least two each");
+            return Err(TrainError::Mismatch { what: "ids of a batch".into(), expected, got: ids.len().to_string() });
+        }
+        let t = ids.len().saturating_sub(1);
+        let mut batch = Self::new(ids, 1, t)?;
+        let mut at = 0;
+        for len in lens {
+            batch.give(0, at..at + 1);
+            at += len;
+        }
+        // The last token of the window predicts nothing.
+        let mut texts = lens.to_vec();
+        texts.iter_mut().next_back().into_iter().for_each(|last| *last -= 1);
+        batch.texts = vec![texts];
+        Ok(batch)
+    }
+
+    /// Tokens that are predicted from, of the longest text.
+    pub(super) fn longest(&self) -> usize {
+        self.texts.iter().flatten().copied().max().unwrap_or(self.t)
+    }
+
     /// Makes the tokens at places `at` of window `i`, out of `t + 1`, given ones: they are read and not learned.
     ///
     /// # Panics

@@ -23,7 +23,7 @@ pub struct Progress {
     pub step: u64,
     /// The part of the run, of those in which windows have different lengths.
     pub stage: u32,
-    /// Windows drawn from the training data in this part; with the seed it is all there is to know about random
+    /// Windows or documents drawn from the training data in this part; with the seed it is all there is to know about random
     /// numbers.
     pub position: u64,
     /// Best validation loss so far, nats per token.

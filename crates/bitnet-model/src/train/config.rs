@@ -29,6 +29,9 @@ pub struct TrainConfig {
     /// The token that ends a document of the data: what follows it in a window is a text of its own, which sees nothing
     /// of what was before, and whose first token is not learned. `None` for windows that are one text each.
     pub document_end: Option<u32>,
+    /// Whether batches are made of whole documents instead of windows that cut them: of as many as have about as many
+    /// tokens. Documents of more than `context` predictions come in parts.
+    pub whole_documents: bool,
     /// Seed of initialisation and data order.
     pub seed: u64,
     /// Deviation of the initial matrices.
@@ -75,6 +78,7 @@ impl Default for TrainConfig {
             context_start: 0,
             examples: false,
             document_end: None,
+            whole_documents: false,
             seed: 1,
             init_std: 0.02,
             clip: 1.0,
@@ -103,7 +107,7 @@ impl TrainConfig {
         let rate = |v: f64| v.is_finite() && (0.0..=10.0).contains(&v);
         let beta = |v: f64| (0.0..1.0).contains(&v);
         let start = self.inner_start;
-        let checks: [(&'static str, String, bool, &'static str); 23] = [
+        let checks: [(&'static str, String, bool, &'static str); 24] = [
             ("steps", self.steps.to_string(), self.steps > 0, "at least 1"),
             (
                 "time",
@@ -121,6 +125,12 @@ impl TrainConfig {
                 self.context_start.to_string(),
                 self.stages().is_some_and(|stages| stages == 1 || !self.examples),
                 "0, or context divided by a power of two, and 0 with examples, whose windows are made for one length",
+            ),
+            (
+                "whole_documents",
+                self.whole_documents.to_string(),
+                !self.whole_documents || (self.document_end.is_some() && !self.examples),
+                "false, or with document_end, and not with examples, whose windows are made beforehand",
             ),
             ("threads", self.threads.to_string(), (1..=1024).contains(&self.threads), "1 to 1024"),
             ("init_std", self.init_std.to_string(), rate(self.init_std), "0 to 10"),

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::documents::{Piece, pieces};
 use super::random::{Random, permute};
 use super::{Batch, GIVEN, TrainError};
 use crate::files;
@@ -132,8 +133,13 @@ impl TokenFile {
         self.find(|i, id| id == end && i < last)
     }
 
+    /// The error for data that teach nothing.
+    pub(super) fn nothing(&self, problem: &'static str) -> TrainError {
+        TrainError::NothingToLearn { path: self.path.clone(), problem }
+    }
+
     /// Whether a token with its place is as asked; the file is read in pieces.
-    fn find(&mut self, mut asked: impl FnMut(u64, u32) -> bool) -> Result<bool, TrainError> {
+    pub(super) fn find(&mut self, mut asked: impl FnMut(u64, u32) -> bool) -> Result<bool, TrainError> {
         const PIECE: usize = 1 << 16;
         let mut at = 0;
         let mut ids = Vec::new();
@@ -161,10 +167,15 @@ impl TokenFile {
         };
         match self.find(learned)? {
             true => Ok(()),
-            false => {
-                let problem = "every token in it is given, or the first one of a document";
-                Err(TrainError::NothingToLearn { path: self.path.clone(), problem })
-            }
+            false => Err(self.nothing("every token in it is given, or the first one of a document")),
+        }
+    }
+
+    /// Its documents, in parts of `t` predictions at most.
+    fn pieces(&mut self, t: usize) -> Result<Vec<Piece>, TrainError> {
+        match self.document_end {
+            Some(end) => pieces(self, end, t),
+            None => Err(self.nothing("no token is named that ends its documents")),
         }
     }
 
@@ -192,13 +203,18 @@ impl TokenFile {
 /// Draws windows of `t + 1` tokens: each epoch is a permutation of consecutive windows, with a different offset each
 /// time, so that windows begin elsewhere; records of examples have no offset. The next window depends only on seed and
 /// position.
+///
+/// Or draws documents, each epoch in another order, as many as make up a batch: nothing is cut that fits into a window,
+/// and nothing filled up.
 #[derive(Debug)]
 pub struct Sampler {
     file: TokenFile,
     t: usize,
     seed: u64,
-    /// Windows drawn so far.
+    /// Windows or documents drawn so far.
     pub position: u64,
+    /// Documents to draw, if windows do not cut them.
+    pieces: Option<Vec<Piece>>,
 }
 
 impl Sampler {
@@ -212,12 +228,28 @@ impl Sampler {
             return Err(TrainError::TooShort { path: file.path, tokens: file.len, needed });
         }
         file.teaches(t)?;
-        Ok(Self { file, t, seed, position: 0 })
+        Ok(Self { file, t, seed, position: 0, pieces: None })
+    }
+
+    /// Draws whole documents from `file`, which has to have an end of documents
+    /// ([`TokenFile::set_document_end`]); longer ones than `t` predictions in parts of as many.
+    ///
+    /// # Errors
+    /// The errors of [`Sampler::new`]; [`TrainError::NothingToLearn`] without an end of documents, or without a document
+    /// that predicts anything.
+    pub fn of_documents(file: TokenFile, t: usize, seed: u64) -> Result<Self, TrainError> {
+        let mut sampler = Self::new(file, t, seed)?;
+        sampler.pieces = Some(sampler.file.pieces(t)?);
+        Ok(sampler)
     }
 
     /// From now on windows have `t` predictions, at least 1 and not more than at first; an epoch begins.
-    pub(super) fn set_window(&mut self, t: usize) {
+    pub(super) fn set_window(&mut self, t: usize) -> Result<(), TrainError> {
+        if self.pieces.is_some() && t != self.t {
+            self.pieces = Some(self.file.pieces(t)?);
+        }
         (self.t, self.position) = (t, 0);
+        Ok(())
     }
 
     /// The file.
@@ -225,18 +257,38 @@ impl Sampler {
         self.file
     }
 
-    /// Windows of an epoch.
+    /// Windows or documents of an epoch.
     pub fn epoch_len(&self) -> u64 {
+        if let Some(pieces) = &self.pieces {
+            return pieces.len() as u64;
+        }
         // With any offset below `t` all of these are in the file; a file of one window has no room for offsets.
         let spare = u64::from(!self.file.records);
         (self.file.windows(self.t).saturating_sub(spare)).max(1)
     }
 
-    /// The next `b` windows.
+    /// The next `b` windows, or documents of about as many tokens.
     ///
     /// # Errors
     /// A file that cannot be read.
     pub fn next_batch(&mut self, b: usize) -> Result<Batch, TrainError> {
+        if let Some(pieces) = &self.pieces {
+            let (n, room) = (pieces.len() as u64, b * self.t);
+            let (mut ids, mut lens) = (Vec::with_capacity(room), Vec::new());
+            loop {
+                let (epoch, index) = (self.position / n, self.position % n);
+                let order = Random::new(self.seed ^ epoch.wrapping_mul(0x9e37_79b9), "documents").next_u64();
+                let Piece { start, len } = pieces[permute(index, n, order) as usize];
+                // The number of tokens that is nearest: on average it is that of whole windows.
+                let len = len as usize;
+                if !ids.is_empty() && ids.len() + len / 2 > room {
+                    return Batch::of_texts(ids, &lens);
+                }
+                self.file.read(start, len, &mut ids)?;
+                lens.push(len);
+                self.position += 1;
+            }
+        }
         let (n, stride) = (self.epoch_len(), self.file.stride(self.t));
         let mut ids = Vec::with_capacity(b * (self.t + 1));
         for _ in 0..b {

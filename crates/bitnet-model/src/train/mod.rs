@@ -19,6 +19,7 @@ mod checkpoint;
 mod clock;
 mod config;
 mod data;
+mod documents;
 mod error;
 mod events;
 mod examples;

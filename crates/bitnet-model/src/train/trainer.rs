@@ -125,8 +125,9 @@ impl<L: Learner> Trainer<L> {
         let Some(train) = train else {
             return Err(TrainError::Option { option: "data", value: "absent".into(), must: "a file of tokens" });
         };
-        let mut sampler = Sampler::new(train, config.context, config.seed)?;
-        sampler.set_window(config.windows(progress.stage)[1]);
+        let draw = if config.whole_documents { Sampler::of_documents } else { Sampler::new };
+        let mut sampler = draw(train, config.context, config.seed)?;
+        sampler.set_window(config.windows(progress.stage)[1])?;
         sampler.position = progress.position;
         let validation = validation.map(|f| Validation::new(f, config.context)).transpose()?;
         let grads = vec![0.0; params.values.len()];
@@ -240,7 +241,7 @@ impl<L: Learner> Trainer<L> {
         let stage = c.stage(self.progress.step, steps.unwrap_or(u64::MAX)).max(self.progress.stage);
         let [windows, t] = c.windows(stage);
         if stage != self.progress.stage {
-            self.sampler.set_window(t);
+            self.sampler.set_window(t)?;
         }
         self.learner.set_inner_rate(c.inner_rate(self.progress.step) as f32);
         self.grads.fill(0.0);

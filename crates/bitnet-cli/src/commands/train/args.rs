@@ -253,6 +253,10 @@ pub(super) struct RunArgs {
     /// own
     #[arg(long)]
     pub(super) across_documents: bool,
+    /// Cut documents where windows end; by default batches are made of whole documents, of which only those that are
+    /// longer than --context are cut
+    #[arg(long)]
+    pub(super) cut_documents: bool,
     /// With --optimizer muon: peak learning rate of the ternary weights [default: as --lr]
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) muon_lr: Option<f64>,
@@ -314,6 +318,9 @@ impl RunArgs {
         set(&mut c.context_start, self.grow_from);
         if self.across_documents {
             c.document_end = None;
+        }
+        if self.across_documents || self.cut_documents {
+            c.whole_documents = false;
         }
         set(
             &mut c.optimizer,

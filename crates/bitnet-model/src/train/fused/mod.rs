@@ -97,7 +97,7 @@ impl FusedLearner {
 
     fn run(&mut self, params: &Params, batch: &Batch, mut grads: Option<&mut [f32]>) -> Result<f64, TrainError> {
         batch.check(self.config.vocab_size)?;
-        let t = batch.t;
+        let t = batch.longest();
         if let Some(limit) = self.config.context_limit().filter(|limit| t > *limit) {
             return Err(crate::ModelError::ContextFull { limit, used: 0, more: t }.into());
         }

@@ -168,6 +168,7 @@ pub(super) fn foreign(args: &TrainArgs) -> Option<&'static str> {
         ("--accumulate", r.accumulate.is_some()),
         ("--grow-from", r.grow_from.is_some()),
         ("--across-documents", r.across_documents),
+        ("--cut-documents", r.cut_documents),
         ("--optimizer", r.optimizer.is_some()),
         ("--muon-lr", r.muon_lr.is_some()),
         ("--schedule", r.schedule.is_some()),
