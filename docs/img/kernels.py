@@ -70,6 +70,43 @@ def mad():
     p.write("mad.svg", "I2_S: codes times activations, less the sum of the activations")
 
 
+def shared():
+    """Tables that tokens share."""
+    p = Picture(860, 440)
+    p.text(24, 32, "Shared tables: many tokens without dot products", 18, weight="bold")
+    p.text(24, 56, "The 81 sums that four trits make of four activations a to d are computed once for 32 tokens, a lane for each.", 13, fill=SOFT)
+    for i, token in enumerate(["token 0", "token 1", "…", "token 31"]):
+        p.text(296 + 70 * i, 88, token, 12, "middle", fill=SOFT)
+    entries = [
+        ("entry 0", "−a−b−c−d", ["−9", "40", "…", "3"]),
+        ("entry 1", "−b−c−d", ["2", "33", "…", "5"]),
+        ("…", "", ["…", "…", "…", "…"]),
+        ("entry 80", "a+b+c+d", ["9", "−40", "…", "−3"]),
+    ]
+    for i, (name, value, lanes) in enumerate(entries):
+        y = 98 + 34 * i
+        p.text(24, y + 20, name, 13)
+        p.text(110, y + 20, value, 14, mono=True)
+        p.cells(261, y, lanes, w=70, fill=GREEN if i in (0, 3) else "#fff")
+    p.text(570, 118, "each entry is another one", 13, fill=SOFT)
+    p.text(570, 136, "plus one activation", 13, fill=SOFT)
+    rows = [("row 0", ["−1", "−1", "−1", "−1"], "0"), ("row 1", ["+1", "+1", "+1", "+1"], "80")]
+    for i, (name, weights, entry) in enumerate(rows):
+        y = 262 + 40 * i
+        p.text(24, y + 20, name, 13)
+        p.cells(110, y, weights, fill=BLUE)
+        p.text(300, y + 20, "one byte", 12, fill=SOFT)
+        p.arrow(366, y + 15, 410, y + 15)
+        p.text(420, y + 20, f"sums of {name} += entry {entry}", 14, mono=True)
+    p.text(24, 372, "i2s, base 3: 32 tokens", 13)
+    p.cells(200, 354, ["x0", "x1", "…", "x30", "x31"], w=60, fill=ORANGE)
+    p.text(24, 412, "group scales: 16 tokens", 13)
+    p.cells(200, 394, ["hi 0", "…", "hi 15", "lo 0", "…", "lo 15"], w=60, fills=[ORANGE] * 3 + [GREY] * 3)
+    p.text(572, 414, "two digits of 8 bits, put together", 13, fill=SOFT)
+    p.text(572, 430, "at the end of a group", 13, fill=SOFT)
+    p.write("shared.svg", "Shared tables: each row adds the entry that its byte names, for all tokens of a tile at once")
+
+
 def base3():
     """Five trits in a byte."""
     p = Picture(860, 200)
@@ -185,5 +222,5 @@ def digits():
 
 
 if __name__ == "__main__":
-    for draw in (mad, base3, tl1, tl2, digits):
+    for draw in (mad, shared, base3, tl1, tl2, digits):
         draw()
