@@ -37,7 +37,7 @@ pub(crate) fn run(sabotage: Option<Sabotage>) -> Result<(), BenchError> {
         Ok(())
     };
     let threads: Checks = |subject, verdict| threads::check(subject.sabotage, verdict);
-    let kinds: [Checks; 5] = [checks::bits, bytes, checks::kernels, checks::engine, threads];
+    let kinds: [Checks; 6] = [checks::bits, bytes, checks::kernels, checks::many_tokens, checks::engine, threads];
     for checks in kinds {
         checks(&subject, &mut verdict)?;
         if sabotage.is_some() && verdict.failed > 0 {

@@ -1,7 +1,9 @@
 //! The checks, each with the reason for its limit.
 
 use bitnet_model::{Engine, EngineOptions, KvType, Sequence};
-use ternary_kernels::{Int8Batch, Isa, Packed, Scales, TernaryMatrix, best, for_isa};
+use ternary_kernels::{
+    GroupKernel, Int8Batch, Int16Batch, Isa, Packed, Scales, TernaryMatrix, best, for_format, for_isa,
+};
 
 use super::{Subject, Verdict, least_of};
 use crate::error::BenchError;
@@ -88,6 +90,39 @@ pub(super) fn kernels(subject: &Subject, verdict: &mut Verdict) -> Result<(), Be
             verdict.at_most(&format!("{isa}: many tokens, against {narrow}"), per_token / narrow_many, 1.25);
         }
         slower = Some((isa, [one, per_token]));
+    }
+    Ok(())
+}
+
+/// Products of two tiles of shared tables, or of as many tokens where they are multiplied, of weights in base 3 and of
+/// weights with group scales, against `i2s`.
+pub(super) fn many_tokens(subject: &Subject, verdict: &mut Verdict) -> Result<(), BenchError> {
+    let (m, k, n) = (512, 1280, 64);
+    let trits: Vec<i8> =
+        (0..m * k).map(|i: usize| (i.wrapping_mul(0x9E37_79B9) >> 7) as u8 % 3).map(|t| t as i8 - 1).collect();
+    let w = TernaryMatrix::from_trits(m, k, &trits, Scales::Tensor(0.02))?;
+    let codes: Vec<i8> = (0..n * k).map(|i| (i * 31 % 255) as u8 as i8).map(|c| c.max(-127)).collect();
+    let x = Int8Batch::from_codes(n, k, &codes)?;
+    let wide: Vec<i16> = codes.iter().map(|&c| 255 * i16::from(c)).collect();
+    let wide = Int16Batch::from_codes(n, k, &wide)?;
+    for isa in Isa::available() {
+        let (i2s, base3) = (for_format("i2s", isa)?, subject.kernel(for_format("base3", isa)?));
+        let group = GroupKernel::for_isa(isa)?;
+        let (i2s_w, base3_w, group_w) = (i2s.prepack(&w)?, base3.prepack(&w)?, group.prepack(&w)?);
+        let (mut a, mut b, mut c) = (vec![0; m * n], vec![0; m * n], vec![0.0; m * n]);
+        let [two_bits, five_trits, groups] = least_of(
+            ROUNDS / 2,
+            [
+                &mut || i2s.gemm(&i2s_w.all(), &x.view(), &mut a),
+                &mut || base3.gemm(&base3_w.all(), &x.view(), &mut b),
+                &mut || group.product(&group_w, 0..m, &wide.view(), &mut c),
+            ],
+        );
+        // Unpacking is a part of what is done for 32 tokens.
+        verdict.at_most(&format!("{isa}: many tokens with base 3, against i2s"), five_trits / two_bits, 2.0);
+        // Two digits of activations, and for each group of a row its scale. Without tables, portable code takes eight
+        // times as long.
+        verdict.at_most(&format!("{isa}: many tokens of group scales, against i2s"), groups / two_bits, 5.0);
     }
     Ok(())
 }
