@@ -191,10 +191,7 @@ impl Shared {
             let began = Instant::now();
             let did = self.do_pieces(me, &count, Some(&mut pace));
             let ended = Instant::now();
-            // Where it rests between pieces, the time is not that of the pieces.
-            if !pace.watches() {
-                self.slots[me].note(ended - began, did);
-            }
+            self.slots[me].note(ended - began, did);
             pace.phase(began, ended);
             self.hand_in(&count);
         }
@@ -218,10 +215,10 @@ impl Shared {
 
     /// Does pieces as thread `me` until there are none to take, its own first, and adds them to `count` one by one. A
     /// worker has a `pace`, and rests when `pace` asks for it; it stops if so few are left that it should leave them to others. Returns
-    /// the number of its pieces.
+    /// the number of its pieces, 0 if it has rested, so that the time was not theirs.
     fn do_pieces(&self, me: usize, count: &Cell<usize>, mut pace: Option<&mut Pace>) -> u32 {
         let (before, from) = self.slots.split_at(me);
-        let mut did = 0;
+        let (mut did, mut rested) = (0, false);
         for slot in from.iter().chain(before) {
             loop {
                 let timed = pace.as_deref_mut().filter(|p| p.watches()).map(|p| (p, Instant::now()));
@@ -230,6 +227,7 @@ impl Shared {
                         // The caller must not wait for pieces that are done.
                         self.hand_in(count);
                         thread::sleep(rest);
+                        rested = true;
                         let now = Instant::now();
                         pace.slept(now);
                         (pace, now)
@@ -237,7 +235,7 @@ impl Shared {
                     None => (pace, now),
                 });
                 if !self.enough_left(me) {
-                    return did;
+                    return if rested { 0 } else { did };
                 }
                 let Some((task, piece)) = slot.take() else { break };
                 // SAFETY: this thread has taken a piece of this job and counts it as done below, so `run` still borrows
@@ -260,7 +258,7 @@ impl Shared {
                 did += 1;
             }
         }
-        did
+        if rested { 0 } else { did }
     }
 
     /// Whether so many pieces are left that thread `me` should take one.

@@ -371,13 +371,13 @@ fn a_slow_thread_does_fewer_pieces() {
 #[test]
 fn a_slow_worker_leaves_the_last_pieces_and_gets_another_trial() {
     let team = team(2);
-    // Pieces of some microseconds that the worker did in `phases` phases of two.
+    // Pieces that the worker did in `phases` phases of two. Slowed, they take so long that `pace` watches them.
     let by_worker = |phases: usize| {
         let mut rooms = [0usize; 2];
         for _ in 0..phases {
             team.run_pieces(&mut rooms, 2, |_, room| {
                 let began = Instant::now();
-                while began.elapsed() < Duration::from_micros(10) {
+                while began.elapsed() < Duration::from_micros(40) {
                     std::hint::spin_loop();
                 }
                 *room += 1;
