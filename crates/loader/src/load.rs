@@ -1,10 +1,12 @@
 //! From a path to a complete model: the entry point for running a model.
 
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::{Scope, ScopedJoinHandle};
 
 use bitnet_model::{ModelConfig, ModelWeights};
-use ternary_kernels::SharedBytes;
+use ternary_kernels::{SharedBytes, available_cpus};
 
 use crate::chat::{ChatError, ChatTemplate, Choice, ChoiceSources};
 use crate::config::from_gguf::EOS_LIST;
@@ -63,9 +65,14 @@ pub fn load_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<LoadedMod
 }
 
 fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
-    let mut weights = checkpoint.weights()?;
+    let (mut weights, read) = std::thread::scope(|scope| {
+        // A vocabulary takes about as long as checking the weights, and neither needs the other.
+        let reading = begin_tokenizer(scope, checkpoint, options);
+        let weights = checkpoint.weights()?;
+        Ok::<_, LoadError>((weights, reading.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))))
+    })?;
     let mut notes = checkpoint.notes();
-    let (tokenizer, choice) = words(checkpoint, options, &mut weights.config, &mut notes)?;
+    let (tokenizer, choice) = words(checkpoint, options, read, &mut weights.config, &mut notes)?;
     Ok(LoadedModel {
         info: checkpoint.info(),
         generation: checkpoint.generation().clone(),
@@ -80,15 +87,31 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
     })
 }
 
-/// Tokenizer and chat template. The special ids of the tokenizer join those of the model's `config`.
+/// The tokenizer in a GGUF file, if it has one.
+type Own = Result<Option<Tokenizer>, LoadError>;
+
+/// Lets a thread of `scope` read the file's own tokenizer; `None` if it is not needed, or there is neither a CPU nor a thread for it.
+fn begin_tokenizer<'s, 'e>(
+    scope: &'s Scope<'s, 'e>,
+    checkpoint: &'e Checkpoint,
+    options: &LoadOptions,
+) -> Option<ScopedJoinHandle<'s, Own>> {
+    let gguf = checkpoint.gguf().filter(|_| options.tokenizer.is_none() && available_cpus().get() > 1)?;
+    let thread = std::thread::Builder::new().name("tokenizer".to_owned());
+    thread.spawn_scoped(scope, move || gguf_tokenizer(gguf.metadata())).ok()
+}
+
+/// Tokenizer and chat template; `read` is the tokenizer of a GGUF file if it has been read. The special ids of the tokenizer join those of
+/// the model's `config`.
 pub(crate) fn words(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
+    read: Option<Own>,
     config: &mut ModelConfig,
     notes: &mut Vec<String>,
 ) -> Result<(Option<Tokenizer>, Choice), LoadError> {
     let beside = tokenizer_config(checkpoint)?;
-    let tokenizer = tokenizer(checkpoint, options, beside.as_ref(), config, notes)?;
+    let tokenizer = tokenizer(checkpoint, options, read, beside.as_ref(), config, notes)?;
     let choice = chat_template(checkpoint, options, beside.as_ref(), tokenizer.as_ref(), notes)?;
     if let Some(t) = &tokenizer {
         let known = config.eos_token_ids.clone();
@@ -124,6 +147,7 @@ const SURPLUS_TOKENS: usize = 16;
 fn tokenizer(
     checkpoint: &Checkpoint,
     options: &LoadOptions,
+    read: Option<Own>,
     config: Option<&TokenizerConfig>,
     model: &ModelConfig,
     notes: &mut Vec<String>,
@@ -132,7 +156,7 @@ fn tokenizer(
     let tokenizer = if let Some(file) = &options.tokenizer {
         Some(Tokenizer::from_file(file).map_err(|e| in_file(file, e))?)
     } else if let Some(gguf) = checkpoint.gguf() {
-        gguf_tokenizer(gguf.metadata()).map_err(|e| e.in_file(checkpoint.path()))?
+        read.unwrap_or_else(|| gguf_tokenizer(gguf.metadata())).map_err(|e| e.in_file(checkpoint.path()))?
     } else {
         checkpoint
             .folder()

@@ -32,7 +32,7 @@ impl Speech {
     /// Reads it; a template that cannot be used does not keep texts from being compared.
     pub(super) fn of(source: &Checkpoint, options: &LoadOptions, config: &ModelConfig) -> Result<Self, LoadError> {
         let mut config = config.clone();
-        let (tokenizer, choice) = words(source, options, &mut config, &mut Vec::new())?;
+        let (tokenizer, choice) = words(source, options, None, &mut config, &mut Vec::new())?;
         let template = choice.template;
         let templates = match (source.gguf(), source.folder()) {
             (Some(file), _) => gguf_templates(file.metadata()),
