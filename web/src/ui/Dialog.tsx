@@ -15,11 +15,21 @@ interface Props {
 export function Dialog({ title, kind, onClose, children }: Props): JSX.Element {
   const { t } = usePage();
   const element = useRef<HTMLDialogElement>(null);
+  const gone = useRef(false);
   useEffect(() => {
     const dialog = element.current;
     dialog?.showModal();
-    return () => dialog?.close();
+    return () => {
+      gone.current = true;
+      dialog?.close();
+    };
   }, []);
+  // A browser closes a dialog at the second Escape, whatever the page says to the first.
+  const closed = () => {
+    if (gone.current) return;
+    if (onClose) onClose();
+    else element.current?.showModal();
+  };
   return (
     <dialog
       ref={element}
@@ -29,6 +39,7 @@ export function Dialog({ title, kind, onClose, children }: Props): JSX.Element {
         event.preventDefault();
         onClose?.();
       }}
+      onClose={closed}
       // The backdrop belongs to the dialog; its content lies in the inner element.
       onClick={(event) => {
         if (event.target === element.current) onClose?.();
