@@ -116,6 +116,13 @@ describe("a generation", () => {
     expect(only(reduce(state, { type: "append", text: "!" })).nodes.a?.text).toBe("Because");
   });
 
+  it("is read before it is written", () => {
+    const reading: Action = { type: "reading", reading: { read: 64, total: 200, cached: 0 } };
+    const state = played([...TALK, { type: "run", conversation: "c", node: "a" }, reading]);
+    expect(state.gauges.reading?.read).toBe(64);
+    expect(reduce(state, { type: "append", text: "x" }).gauges.reading).toBeNull();
+  });
+
   it("keeps its pictures small", () => {
     let state = played([...TALK, { type: "run", conversation: "c", node: "a" }]);
     for (let i = 0; i < 3000; i += 1) {

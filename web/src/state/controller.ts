@@ -18,7 +18,9 @@ import { isConversation, newId, serverKey, store } from "./storage.ts";
 
 /** Milliseconds between two figures of the speed. */
 const RATE_EVERY = 120;
+/** Milliseconds from a change until it is stored; longer while a text grows, since all of it is written each time. */
 const STORE_AFTER = 400;
+const STORE_AFTER_WHILE_WRITING = 3000;
 
 export class Controller {
   private listeners = new Set<() => void>();
@@ -47,7 +49,8 @@ export class Controller {
   dispatch(action: Action): void {
     this.current = reduce(this.current, action);
     for (const listener of this.listeners) listener();
-    this.storing ??= setTimeout(() => this.flush(), STORE_AFTER);
+    const after = this.current.running ? STORE_AFTER_WHILE_WRITING : STORE_AFTER;
+    this.storing ??= setTimeout(() => this.flush(), after);
   }
 
   /** Stores at once, before the page goes. */

@@ -83,8 +83,10 @@ export function reduce(state: State, action: Action): State {
         running: { conversation: action.conversation, node: action.node },
         gauges: { ...NO_GAUGES, conversation: action.conversation, node: action.node },
       };
-    case "append":
-      return changeRunning(state, (n) => ({ ...n, text: n.text + action.text }));
+    case "append": {
+      const next = changeRunning(state, (n) => ({ ...n, text: n.text + action.text }));
+      return next.gauges.reading === null ? next : { ...next, gauges: { ...next.gauges, reading: null } };
+    }
     case "finish": {
       const { status, result, error } = action;
       const next = changeRunning(state, (n) => ({

@@ -162,9 +162,10 @@ interface TextProps {
 }
 
 function Text({ state, conversation, path, editing, onEdit }: TextProps): JSX.Element {
-  const { controller } = usePage();
+  const { controller, t, format } = usePage();
   const { connection } = state;
   const busy = state.running !== null;
+  const reading = state.running?.conversation === conversation.id ? state.gauges.reading : null;
   const trouble = connection.status === "failed" && (
     <Problem error={connection.error} onRetry={() => void controller.connect()} />
   );
@@ -193,6 +194,7 @@ function Text({ state, conversation, path, editing, onEdit }: TextProps): JSX.El
           />
         ))
       )}
+      {reading && <p class="facts">{t.status.reading(format.number(reading.read), format.number(reading.total))}</p>}
     </>
   );
 }
