@@ -28,6 +28,8 @@ struct Memory {
     weights: usize,
     per_token: usize,
     constant: usize,
+    /// Bytes of one token if every layer were attention, to compare with.
+    per_token_as_attention: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +60,10 @@ impl Info {
                 weights: engine.packed_bytes() + engine.head_bytes() + engine.coarse_head_bytes().unwrap_or(0),
                 per_token: model.kv_type().token_bytes(config),
                 constant: config.state_bytes().unwrap_or(0),
+                per_token_as_attention: 2
+                    * config.num_hidden_layers
+                    * config.num_key_value_heads
+                    * model.kv_type().row_bytes(config.head_dim),
             },
             sampling: Sampling {
                 temperature: sampling.temperature,
