@@ -144,7 +144,7 @@ fn main() -> ExitCode {
                 .and_then(|()| ci::emulated(&mut steps, true))
                 .and_then(|()| foreign::webassembly(&mut steps)),
             Command::Page { check } => page::all(&mut steps, check),
-            Command::Web { test: true } => web::check(&mut steps),
+            Command::Web { test: true } => steps.run("programs", programs::build).and_then(|()| web::check(&mut steps)),
             Command::Web { test: false } => web::site(&mut steps),
             Command::Tables => steps.run("tables", programs::tables),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),

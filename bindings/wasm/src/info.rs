@@ -55,7 +55,7 @@ impl Info {
             max_tokens: context.unwrap_or(config.max_position_embeddings),
             chat: model.chat_template().is_some() && model.tokenizer().is_some(),
             constrain: model.tokenizer().is_some(),
-            inner_loss: false,
+            inner_loss: config.has_ttt(),
             memory: Memory {
                 weights: engine.packed_bytes() + engine.head_bytes() + engine.coarse_head_bytes().unwrap_or(0),
                 per_token: model.kv_type().token_bytes(config),

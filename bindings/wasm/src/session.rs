@@ -5,7 +5,7 @@ use serde::Serialize;
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::request::{GenerateRequest, Prompt, Turn};
-use crate::{Failure, clock};
+use crate::{Failure, Losses, clock};
 
 /// A text: prompts and what was generated, with the model's state for them.
 #[wasm_bindgen]
@@ -233,6 +233,15 @@ impl Session {
         let point =
             |s: &bitnet::Session| vec![s.len() as f64, s.state().kv_bytes() as f64, s.state().constant_bytes() as f64];
         self.any().map_or_else(|| vec![0.0; 3], point)
+    }
+
+    /// The inner losses of the text, to be computed step by step; nothing without test-time-training layers.
+    ///
+    /// # Errors
+    /// `busy` while a text is being generated.
+    pub fn losses(&self) -> Result<Option<Losses>, Failure> {
+        let session = self.idle()?;
+        Ok(self.model.config().has_ttt().then(|| Losses::new(&self.model, session.tokens())))
     }
 
     /// A session that goes on independently with the same text.

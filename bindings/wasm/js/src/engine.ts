@@ -10,6 +10,7 @@ import type {
   GenerateResult,
   GenerationId,
   LoadProgress,
+  LossPoint,
   MemoryPoint,
   ModelInfo,
   SavedSession,
@@ -269,8 +270,7 @@ export class Engine implements Backend {
     request: GenerateRequest,
     on: (event: GenerateEvent) => void,
   ): Promise<{ result: GenerateResult; ids: Uint32Array }> {
-    // The loss inside of test-time-training layers is not reported by this backend, and its request costs nothing.
-    const { id, session: sessionId, innerLoss: _, sampling, ...rest } = request;
+    const { id, session: sessionId, innerLoss, sampling, ...rest } = request;
     const session = this.#session(sessionId);
     const seed = sampling?.seed ?? Math.floor(Math.random() * 2 ** 52);
     const body = JSON.stringify({ ...rest, sampling: { ...sampling, seed } });
@@ -279,6 +279,7 @@ export class Engine implements Backend {
     this.#running.set(id, run);
     try {
       await this.#steps(run, on);
+      if (innerLoss) await this.#losses(run, on);
       const result = JSON.parse(this.#call(() => session.result()) ?? "null") as GenerateResult;
       const ids = this.#call(() => session.resultIds());
       return { result: { ...result, memory: this.#point(session) }, ids };
@@ -317,6 +318,22 @@ export class Engine implements Backend {
         await turn();
         turned = performance.now();
       }
+    }
+  }
+
+  /** The inner losses of the whole text, prompt and answer; a cancelled generation has none. */
+  async #losses(run: { session: Session; cancelled: boolean }, on: (event: GenerateEvent) => void): Promise<void> {
+    const losses = this.#call(() => run.session.losses());
+    if (!losses) return;
+    try {
+      while (!run.cancelled && this.#model !== null) {
+        const points = this.#call(() => losses.step());
+        if (points === undefined) return;
+        on({ kind: "loss", points: JSON.parse(points) as LossPoint[] });
+        await turn();
+      }
+    } finally {
+      if (!this.#dead) losses.free();
     }
   }
 

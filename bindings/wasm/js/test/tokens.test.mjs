@@ -59,6 +59,20 @@ for (const [model, prompts] of MODELS) {
   });
 }
 
+test("inner losses of test-time-training layers", async () => {
+  const info = await engine.load(source("crates/bitnet/models/tiny-stories-ttt.gguf"));
+  assert.ok(info.innerLoss);
+  const session = await engine.open();
+  const points = [];
+  const on = (event) => event.kind === "loss" && points.push(...event.points);
+  const request = { id: "g", session, prompt: { kind: "text", text: "Once upon a time" }, sampling: SAMPLING[0], maxTokens: 90, innerLoss: true };
+  const { memory } = await engine.generate(request, on);
+  const layers = info.mixers.filter((mixer) => mixer.startsWith("ttt")).length;
+  assert.ok(points.every((p) => p.layers.length === layers && p.layers.every((loss) => loss > 0 && loss < 1e3)));
+  assert.equal(points[0].at, 0);
+  assert.ok(points.length > 2 && points.at(-1).at < memory.tokens);
+});
+
 test("the text under a constraint", async () => {
   const model = "models/tinystories-5m.gguf";
   await engine.load(source(model));
