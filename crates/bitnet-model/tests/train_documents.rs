@@ -79,7 +79,7 @@ fn a_document_in_a_window_has_its_loss_alone() {
     }
 }
 
-/// What is learned of a window are its documents: losses add up, and so do gradients.
+/// A window teaches its documents and no more: losses add up, and so do gradients.
 #[test]
 fn documents_add_up_to_their_window() {
     let c = model(&[Mixer::TttLinear, Mixer::Attention]);

@@ -60,7 +60,7 @@ fn question(person: usize) -> String {
     format!(" {} still had a", NAMES[person])
 }
 
-/// A sentence about nobody in the question.
+/// A sentence about none of the people in the question.
 fn sentence(random: &mut Random) -> String {
     format!(" {} {} {}.", WHO[random.below(8)], DID[random.below(8)], WHERE[random.below(8)])
 }

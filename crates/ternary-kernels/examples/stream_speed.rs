@@ -25,7 +25,7 @@ const COPIES: usize = 96;
 /// Timings of each part; the median counts.
 const ROUNDS: usize = 15;
 
-/// What a thread does in one timing.
+/// The work of a thread in one timing.
 type Work<'a> = Box<dyn Fn(usize) + Sync + 'a>;
 
 fn main() {

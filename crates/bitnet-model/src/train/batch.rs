@@ -49,7 +49,7 @@ impl Batch {
     }
 
     /// Makes a text of its own of what follows a token `end` within a window: it sees nothing of what was before,
-    /// positions and states begin anew, and its first token is not predicted. An `end` that is given, as in a prompt,
+    /// positions and states begin again, and its first token is not predicted. An `end` that is given, as in a prompt,
     /// ends nothing.
     ///
     /// ```

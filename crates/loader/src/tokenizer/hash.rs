@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// Hashes spellings, eight bytes with one multiplication. Reading a vocabulary looks up some spellings for each of up to 280,000 merges,
-/// and the default hasher takes six times as many instructions. Its keys are random, too: nobody can make a file whose tokens all meet
+/// and the default hasher takes six times as many instructions. Its keys are random, too: no file can be made whose tokens all meet
 /// in one place of the table.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spellings {

@@ -139,7 +139,7 @@ fn tiles_of<S: TokenLanes + Simd, const P: usize, const V: usize>(s: S, product:
     }
 }
 
-/// What the 16-bit sums are.
+/// The meaning of the 16-bit sums.
 struct Place {
     group: usize,
     /// Whether there are sums of earlier columns of the group.

@@ -154,7 +154,7 @@ fn levels_of_two_are_found_wherever_they_are() {
         levels[at] = 2;
         let packed = kernel.pack_levels(rows, cols, &levels, &scales).unwrap();
         assert!(packed.has_twos(), "{at}");
-        // Packed weights are not searched: whoever packed them says so.
+        // Packed weights are not searched: the caller that packed them says so.
         let (layout, bytes) = (KernelLayout::Groups(64), SharedBytes::from(packed.bytes().to_vec()));
         for twos in [None, Some(Twos { row: at / cols, col: at % cols, count: 1 })] {
             let scales = Scales::Groups(scales.clone());

@@ -137,7 +137,7 @@ mod tests {
         cores(NonZeroUsize::new(available).unwrap(), dir.path()).get()
     }
 
-    /// What [`available_cpus`] and [`default_threads`] would be, if the files are enough to tell.
+    /// The values of [`available_cpus`] and [`default_threads`], if the files are enough to tell.
     fn defaults(dir: &tempfile::TempDir) -> Option<[usize; 2]> {
         let available = available(dir.path())?;
         Some([available.get(), cores(available, dir.path()).get()])

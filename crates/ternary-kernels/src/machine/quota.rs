@@ -80,7 +80,7 @@ impl<'a> Group<'a> {
 /// The whole CPUs of a group's own quota.
 fn quota(version: Version, group: &Path) -> Option<NonZeroUsize> {
     let read = |name| std::fs::read_to_string(group.join(name)).ok();
-    // `max` and -1 are no numbers of this type, and no limits.
+    // `max` and -1 are not numbers of this type: they mean that there is not a limit.
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let (quota, period) = match version {
         Version::One => (number(&read("cpu.cfs_quota_us")?)?, number(&read("cpu.cfs_period_us")?)?),

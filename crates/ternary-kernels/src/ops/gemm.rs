@@ -275,7 +275,7 @@ fn tile_product<S: Simd, const R: usize, const C: usize, const ADD: bool>(
     cols: usize,
 ) {
     if ADD {
-        // What is added to is read while the products are computed.
+        // The sums are read while the products are computed.
         (0..rows).for_each(|r| prefetch_lines(&out[r * stride..r * stride + cols]));
     }
     let mut accs = [[s.splat(0.0); C]; R];

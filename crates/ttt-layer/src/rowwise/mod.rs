@@ -85,7 +85,7 @@ pub struct RowWise {
     /// `[w]`
     post_bias: Vec<f32>,
     convs: Option<[ConvRows; 2]>,
-    /// What stays after a mini-batch, `[h]`; empty if states do not forget.
+    /// The share that stays after a mini-batch, `[h]`; empty if states do not forget.
     keep: Vec<f32>,
     rope: RopeTable,
     /// Largest learning rate; 0 if the inner model does not change.
@@ -214,7 +214,7 @@ impl RowWise {
         own.into_iter().map(Vec::as_slice).chain(convs).chain(keep)
     }
 
-    /// What stays of the way from the first inner weights after a mini-batch, between 0 and 1 for each head, `[h]`; empty
+    /// The share of the way from the first inner weights that stays after a mini-batch, 0 to 1 for each head, `[h]`; empty
     /// if states do not forget.
     pub fn keep(&self) -> &[f32] {
         &self.keep

@@ -1,4 +1,4 @@
-//! What a worker works on at once.
+//! The texts that a worker works on at once.
 
 use crate::train::Batch;
 

@@ -1,4 +1,4 @@
-//! The pieces of a job that one thread begins with. Why nobody reads a job that is over: [`super::crew`].
+//! The pieces of a job that one thread begins with. Why no thread reads a job that is over: [`super::crew`].
 
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;

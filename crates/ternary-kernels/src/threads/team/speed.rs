@@ -22,7 +22,7 @@ const LEAST_PIECE: Duration = Duration::from_micros(1);
 const SLOWEST: f32 = 8.0;
 /// The weight of a measurement.
 const WEIGHT: f32 = 1.0 / 8.0;
-/// What a worker that has taken no piece of a measured phase is thought to have come nearer to the others: after some hundred
+/// The share by which a worker without a piece in a measured phase is thought to come nearer to the others: after some hundred
 /// phases it gets another trial.
 const FORGETS: f32 = 1.0 / 64.0;
 

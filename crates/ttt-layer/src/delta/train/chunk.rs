@@ -73,7 +73,7 @@ pub(super) struct ChunkBuffers {
     /// `x` and `e`, `[r, d]` each.
     x: Vec<f32>,
     e: Vec<f32>,
-    /// What keys find in the first state; then in the gradient of the last one, `[r, d]`.
+    /// The values that keys find in the first state; then in the gradient of the last one, `[r, d]`.
     found: Vec<f32>,
     /// Gradient of `e`, `[r, d]`.
     d_e: Vec<f32>,
