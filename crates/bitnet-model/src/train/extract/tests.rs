@@ -118,10 +118,14 @@ fn slopes(mut learner: Learner, config: &ExtractorConfig) {
                 learner.set_flat(&moved);
                 learner.loss(&batch, weights)
             };
-            let slope = (at(step) - at(-step)) / (2.0 * step);
+            let mut slope = |step: f64| (at(step) - at(-step)) / (2.0 * step);
+            let (far, near) = (slope(step), slope(step / 2.0));
+            // Two steps cancel third derivatives (Richardson), which are large where a short text divides by little.
+            let slope = (4.0 * near - far) / 3.0;
             let expected: f64 = g.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
-            // The loss is a sum of f32 with about 7 digits: 1e-6 / step; third derivatives: a percent of the slope.
-            let near = (slope - expected).abs() < 3e-4 + 0.01 * norm;
+            // The loss is a sum of f32 with about 7 digits: 1e-6 / step for the far slope, three times that in the
+            // result; kinks of the largest values and higher derivatives: half a percent of the slope.
+            let near = (slope - expected).abs() < 3e-6 / step + 0.005 * norm;
             assert!(near, "{mixers:?}, {name}: {slope} instead of {expected}");
         }
     }
