@@ -105,7 +105,7 @@ fn slopes(mut learner: Learner, config: &ExtractorConfig) {
         let norm = g.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         assert!(norm > 0.0, "{mixers:?}, {name} has no gradient");
         // A steep loss is steep only nearby.
-        let step = 3e-3 / norm.max(1.0);
+        let step = 5e-3 / norm.max(1.0);
         let along: Vec<f64> = g.iter().map(|g| f64::from(*g) / norm).collect();
         let mut random = Random::new(7, &name);
         let drawn: Vec<f64> = g.iter().map(|_| random.normal()).collect();
@@ -124,8 +124,8 @@ fn slopes(mut learner: Learner, config: &ExtractorConfig) {
             let slope = (4.0 * near - far) / 3.0;
             let expected: f64 = g.iter().zip(&direction).map(|(g, d)| f64::from(*g) * d).sum();
             // The loss is a sum of f32 with about 7 digits: 1e-6 / step for the far slope, three times that in the
-            // result; kinks of the largest values and higher derivatives: half a percent of the slope.
-            let near = (slope - expected).abs() < 3e-6 / step + 0.005 * norm;
+            // result; kinks of the largest values and higher derivatives: a percent of the slope.
+            let near = (slope - expected).abs() < 3e-6 / step + 0.01 * norm;
             assert!(near, "{mixers:?}, {name}: {slope} instead of {expected}");
         }
     }
