@@ -95,8 +95,10 @@ fn main() {
         Box::new(|thread| {
             let rows = share * (plane.rows() / plane.blocks());
             let (mut upper, mut maxima) = (vec![0.0; rows], vec![0.0; share]);
-            let mut upper = split_cols(&mut upper, 1, rows, &[0..rows]).next().expect("one range");
-            let mut maxima = split_cols(&mut maxima, 1, share, &[0..share]).next().expect("one range");
+            let mut upper =
+                split_cols(&mut upper, 1, rows, std::slice::from_ref(&(0..rows))).next().expect("one range");
+            let mut maxima =
+                split_cols(&mut maxima, 1, share, std::slice::from_ref(&(0..share))).next().expect("one range");
             ops.coarse_bounds(&plane, &batch, thread * share..(thread + 1) * share, &mut upper, &mut maxima);
         }),
     ));

@@ -283,10 +283,10 @@ impl TaskConfig {
         }
         all_differ("tasks.intents", self.intents.iter())?;
         all_differ("tasks.slots", self.slots.iter())?;
-        if let Some(lists) = &self.intent_slots {
-            if lists.len() != self.intents.len() {
-                return bad("tasks.intent_slots", format!("{} lists", lists.len()), "one list for each intent");
-            }
+        if let Some(lists) = &self.intent_slots
+            && lists.len() != self.intents.len()
+        {
+            return bad("tasks.intent_slots", format!("{} lists", lists.len()), "one list for each intent");
         }
         let lists = self.intent_slots.iter().flatten().map(|list| ("tasks.intent_slots", list));
         for (field, list) in lists.chain([("tasks.once", &self.once)]) {

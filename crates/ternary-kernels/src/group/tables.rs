@@ -164,12 +164,12 @@ fn widen<S: TokenLanes + Simd, const P: usize, const V: usize>(
     let mut steps = [Simd::splat(s, 1.0); V];
     let has_steps = at.end && product.has_steps();
     if has_steps {
-        for v in 0..V {
+        for (v, step) in steps.iter_mut().enumerate() {
             let mut of = [1.0; LANES];
             for (i, of) in of.iter_mut().enumerate() {
                 *of = product.step(tokens, v * LANES + i, at.group);
             }
-            steps[v] = Simd::load(s, &of);
+            *step = Simd::load(s, &of);
         }
     }
     for (((p, sums), part), y) in panels.zip(sums).zip(part).zip(y) {
@@ -203,6 +203,7 @@ fn widen<S: TokenLanes + Simd, const P: usize, const V: usize>(
 }
 
 /// The results of panel `p`.
+#[expect(clippy::needless_range_loop, reason = "`v` is the second index of `y`")]
 #[inline(always)]
 fn store<S: Simd, const V: usize>(
     s: S,
