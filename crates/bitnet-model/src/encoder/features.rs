@@ -380,7 +380,7 @@ mod tests {
             let (short, long) = (of(text, false), of(more, false));
             assert_eq!(short[..], long[..short.len()], "{text}");
             assert_ne!(of(text, true)[..], of(more, true)[..short.len()], "{text}");
-            // The left-out features are all that changes.
+            // The features that are missing are the only difference.
             for (few, all) in long.iter().zip(of(more, true)) {
                 assert!(few.iter().all(|f| all.contains(f)) && few.len() < all.len());
             }
