@@ -209,7 +209,7 @@ impl GroupKernel {
     /// Like [`crate::Kernel::least_rows`].
     pub fn least_rows(&self, n: usize) -> usize {
         // A token of two digits takes two lanes of a table.
-        token_tables::least_rows(self.backend.last_from(), if n == 1 { 1 } else { 2 * n })
+        token_tables::least_rows(self.backend.last_from(2), if n == 1 { 1 } else { 2 * n })
     }
 
     /// The layout of [`GroupKernel::prepack`] for `w`, or that of [`GroupKernel::prepack_groups`] if `group_len` is
@@ -333,7 +333,7 @@ impl GroupKernel {
     }
 
     fn run(&self, product: &Product<'_>, out: &mut [f32]) {
-        let shared = self.backend.last_from().map_or(0, |last_from| product.shared_tokens(last_from));
+        let shared = self.backend.last_from(product.digits()).map_or(0, |from| product.shared_tokens(from));
         if shared == 0 {
             return self.backend.multiply(product, out);
         }
