@@ -1,12 +1,11 @@
-//! Weights and sums of one block.
+//! Scores, their exponentials, and the merging of blocks.
 
 #![expect(clippy::needless_range_loop, reason = "small arrays are registers, all indexed by the same constants")]
 
-use std::ops::Range;
-
-use super::data::{prefetch, share};
+use super::data::prefetch;
 use super::rows::{Codes, Floats, Rows};
 use super::score::{KeyCode, OfCodes, OfFloats, QueryCodes, Scores, score};
+use super::weigh::weigh;
 use super::{BlockRows, KV_BLOCK, KvData, KvRows, Partial, Queries, Room};
 use crate::ColsMut;
 use crate::ops::exp::exp;
@@ -156,13 +155,13 @@ fn widen_rows<S: Simd, R: Rows>(s: S, rows: R, len: usize, out: &mut [[f32; LANE
     let vectors = rows.head_dim() / LANES;
     for j in 0..len {
         let row = rows.row(j);
-        let out = &mut out[j * stride..][..stride];
+        let (out, tail) = out[j * stride..][..stride].split_at_mut(vectors);
         let whole = R::vectors(row, 0, vectors);
-        for v in 0..vectors {
-            s.store(R::load(s, whole, v), &mut out[v]);
+        for (v, out) in out.iter_mut().enumerate() {
+            s.store(R::load(s, whole, v), out);
         }
-        if vectors < stride {
-            s.store(R::tail(s, row), &mut out[vectors]);
+        if let Some(tail) = tail.first_mut() {
+            s.store(R::tail(s, row), tail);
         }
     }
 }
@@ -250,136 +249,6 @@ fn exponentials<S: Simd>(s: S, scores: &mut Scores, visible: usize) -> (f32, f32
         s.store(v[i], &mut vectors[i]);
     }
     (max, total(s, v))
-}
-
-/// Adds the values of positions `range` of the block that are visible, weighted with the weights of rows `first..`, to
-/// the rows of `out`. Between the values of the first rows the memory of `next_keys` is prefetched.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one block with its place, its operands and its result")]
-fn weigh<S: Simd, R: Rows>(
-    s: S,
-    q: &Queries<'_>,
-    first: usize,
-    start: usize,
-    range: Range<usize>,
-    values: R,
-    next_keys: &[u8],
-    weights: &[Scores],
-    out: &mut Partial,
-) {
-    let rows = q.rows();
-    let stride = Partial::stride_of(q.head_dim);
-    let seen = |row: usize| q.visible(row, start).clamp(range.start, range.end);
-    let mut row = first;
-    while row + 4 <= rows {
-        let w = [&weights[row], &weights[row + 1], &weights[row + 2], &weights[row + 3]];
-        let sums = &mut out.values[row * stride..(row + 4) * stride];
-        // First the keys that all four see, then those that only the later ones see.
-        let common = seen(row);
-        let ahead = if row == first { next_keys } else { &[] };
-        if S::ACCUMULATORS >= 16 {
-            weigh_rows::<S, R, 4, 4>(s, values, w, range.start..common, ahead, sums);
-        } else {
-            weigh_rows::<S, R, 4, 1>(s, values, w, range.start..common, ahead, sums);
-        }
-        for i in 1..4 {
-            let visible = seen(row + i);
-            if visible > common {
-                let sums = &mut sums[i * stride..(i + 1) * stride];
-                weigh_rows::<S, R, 1, 4>(s, values, [w[i]], common..visible, &[], sums);
-            }
-        }
-        row += 4;
-    }
-    while row < rows {
-        let sums = &mut out.values[row * stride..(row + 1) * stride];
-        let ahead = if row == first { next_keys } else { &[] };
-        weigh_rows::<S, R, 1, 4>(s, values, [&weights[row]], range.start..seen(row), ahead, sums);
-        row += 1;
-    }
-}
-
-/// Adds the values of positions `range`, weighted with `Q` rows of weights, to `Q` rows of sums; `D` vectors of a row
-/// are summed at a time.
-#[inline(always)]
-fn weigh_rows<S: Simd, R: Rows, const Q: usize, const D: usize>(
-    s: S,
-    values: R,
-    weights: [&Scores; Q],
-    range: Range<usize>,
-    ahead: &[u8],
-    sums: &mut [f32],
-) {
-    let stride = sums.len() / Q;
-    let vectors = values.head_dim() / LANES;
-    // Each pass over the values prefetches its part.
-    let part = |v: usize, n: usize| &ahead[ahead.len() * v / vectors..ahead.len() * (v + n) / vectors];
-    let mut v = 0;
-    while v + D <= vectors {
-        weigh_vectors::<S, R, Q, D>(s, values, weights, range.clone(), v, part(v, D), sums, stride);
-        v += D;
-    }
-    while v < vectors {
-        weigh_vectors::<S, R, Q, 1>(s, values, weights, range.clone(), v, part(v, 1), sums, stride);
-        v += 1;
-    }
-    if !values.head_dim().is_multiple_of(LANES) {
-        for (i, weights) in weights.iter().enumerate() {
-            let sums: &mut [f32; LANES] = vector_mut(sums, i * stride + vectors * LANES);
-            let mut acc = s.load(sums);
-            for j in range.clone() {
-                acc = s.fma(s.splat(weights[j]), R::tail(s, values.row(j)), acc);
-            }
-            s.store(acc, sums);
-        }
-    }
-}
-
-/// [`weigh_rows`] for the `D` vectors from vector `v` on, with the sums in registers.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "as above, and the place in the rows")]
-fn weigh_vectors<S: Simd, R: Rows, const Q: usize, const D: usize>(
-    s: S,
-    values: R,
-    weights: [&Scores; Q],
-    range: Range<usize>,
-    v: usize,
-    ahead: &[u8],
-    sums: &mut [f32],
-    stride: usize,
-) {
-    let mut acc = [[s.splat(0.0); D]; Q];
-    for i in 0..Q {
-        for d in 0..D {
-            acc[i][d] = s.load(vector_mut(sums, i * stride + (v + d) * LANES));
-        }
-    }
-    for j in range.start..range.end.min(KV_BLOCK) {
-        if !ahead.is_empty() {
-            prefetch(share(ahead, j, j + 1));
-        }
-        let value = R::vectors(values.row(j), v, D);
-        let mut x = [s.splat(0.0); D];
-        for d in 0..D {
-            x[d] = R::load(s, value, d);
-        }
-        for i in 0..Q {
-            let w = s.splat(weights[i][j]);
-            for d in 0..D {
-                acc[i][d] = s.fma(w, x[d], acc[i][d]);
-            }
-        }
-    }
-    for i in 0..Q {
-        for d in 0..D {
-            s.store(acc[i][d], vector_mut(sums, i * stride + (v + d) * LANES));
-        }
-    }
-}
-
-#[inline(always)]
-fn vector_mut(x: &mut [f32], at: usize) -> &mut [f32; LANES] {
-    x[at..].first_chunk_mut().expect("rows of sums are whole vectors")
 }
 
 #[inline(always)]

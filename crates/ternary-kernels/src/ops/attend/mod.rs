@@ -32,6 +32,7 @@ mod data;
 mod kernel;
 mod rows;
 mod score;
+mod weigh;
 
 pub use data::{KvData, KvRows};
 use score::QueryCodes;

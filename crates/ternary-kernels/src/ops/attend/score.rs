@@ -104,7 +104,12 @@ impl<'a, S: Simd, R: Rows> Score<S> for OfFloats<'a, R> {
         for j in 1..4 {
             k[j] = self.keys.row(keys[j]);
         }
-        s.mul(s.sums(products_4x4(s, q, self.keys, k)), scale)
+        // Two copies, so that the one without a tail calls nothing, and keeps its sums in registers.
+        let sums = match self.keys.head_dim().is_multiple_of(LANES) {
+            true => s.sums(products_4x4::<S, R, false>(s, q, self.keys, k)),
+            false => s.sums(products_4x4::<S, R, true>(s, q, self.keys, k)),
+        };
+        s.mul(sums, scale)
     }
     #[inline(always)]
     fn sixteen(self, s: S, (q, scale): Self::Queries, keys: [usize; 16]) -> S::F {
@@ -112,28 +117,30 @@ impl<'a, S: Simd, R: Rows> Score<S> for OfFloats<'a, R> {
         for j in 1..16 {
             k[j] = self.keys.row(keys[j]);
         }
-        s.mul(s.sums(products_1x16(s, q[0], self.keys, k)), scale)
+        let sums = match self.keys.head_dim().is_multiple_of(LANES) {
+            true => s.sums(products_1x16::<S, R, false>(s, q[0], self.keys, k)),
+            false => s.sums(products_1x16::<S, R, true>(s, q[0], self.keys, k)),
+        };
+        s.mul(sums, scale)
     }
 }
 
 /// The lane sums of four queries with four keys, in this order.
 #[inline(always)]
-fn products_4x4<S: Simd, R: Rows>(s: S, q: [&[f32]; 4], keys: R, k: [R::Row; 4]) -> [S::F; 16] {
-    let mut out = [s.splat(0.0); 16];
+fn products_4x4<S: Simd, R: Rows, const TAIL: bool>(s: S, q: [&[f32]; 4], keys: R, k: [R::Row; 4]) -> [S::F; 16] {
     if S::ACCUMULATORS >= 16 {
-        let tile = products::<S, R, 4, 4>(s, q, keys, k);
-        for i in 0..16 {
-            out[i] = tile[i / 4][i % 4];
-        }
-    } else {
-        for i in [0, 2] {
-            for j in [0, 2] {
-                let tile = products::<S, R, 2, 2>(s, [q[i], q[i + 1]], keys, [k[j], k[j + 1]]);
-                out[4 * i + j] = tile[0][0];
-                out[4 * i + j + 1] = tile[0][1];
-                out[4 * i + j + 4] = tile[1][0];
-                out[4 * i + j + 5] = tile[1][1];
-            }
+        // Taken apart by constants: an index would keep the sums in memory, and the next step would read them from there.
+        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = products::<S, R, 4, 4, TAIL>(s, q, keys, k);
+        return [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
+    }
+    let mut out = [s.splat(0.0); 16];
+    for i in [0, 2] {
+        for j in [0, 2] {
+            let tile = products::<S, R, 2, 2, TAIL>(s, [q[i], q[i + 1]], keys, [k[j], k[j + 1]]);
+            out[4 * i + j] = tile[0][0];
+            out[4 * i + j + 1] = tile[0][1];
+            out[4 * i + j + 4] = tile[1][0];
+            out[4 * i + j + 5] = tile[1][1];
         }
     }
     out
@@ -141,20 +148,20 @@ fn products_4x4<S: Simd, R: Rows>(s: S, q: [&[f32]; 4], keys: R, k: [R::Row; 4])
 
 /// The lane sums of one query with sixteen keys.
 #[inline(always)]
-fn products_1x16<S: Simd, R: Rows>(s: S, q: &[f32], keys: R, k: [R::Row; 16]) -> [S::F; 16] {
+fn products_1x16<S: Simd, R: Rows, const TAIL: bool>(s: S, q: &[f32], keys: R, k: [R::Row; 16]) -> [S::F; 16] {
     if S::ACCUMULATORS >= 16 {
-        return products::<S, R, 1, 16>(s, [q], keys, k)[0];
+        return products::<S, R, 1, 16, TAIL>(s, [q], keys, k)[0];
     }
     let mut out = [s.splat(0.0); 16];
     for (out, k) in out.as_chunks_mut::<4>().0.iter_mut().zip(k.as_chunks::<4>().0) {
-        *out = products::<S, R, 1, 4>(s, [q], keys, *k)[0];
+        *out = products::<S, R, 1, 4, TAIL>(s, [q], keys, *k)[0];
     }
     out
 }
 
-/// The lane sums of `Q` queries with `K` of the rows in `keys`, all of equal length.
+/// The lane sums of `Q` queries with `K` of the rows in `keys`, all of equal length, which has a `TAIL` if it is not whole vectors.
 #[inline(always)]
-fn products<S: Simd, R: Rows, const Q: usize, const K: usize>(
+fn products<S: Simd, R: Rows, const Q: usize, const K: usize, const TAIL: bool>(
     s: S,
     q: [&[f32]; Q],
     keys: R,
@@ -183,7 +190,7 @@ fn products<S: Simd, R: Rows, const Q: usize, const K: usize>(
             }
         }
     }
-    if !keys.head_dim().is_multiple_of(LANES) {
+    if TAIL {
         for j in 0..K {
             let k = R::tail(s, k[j]);
             for i in 0..Q {
