@@ -167,8 +167,9 @@ fn resume_with_growing_windows_is_exact() {
 fn resume_with_documents_is_exact() {
     let c = TrainConfig { document_end: Some(63), inner_warmup: 15, ..config() };
     resume_of(&ttt_model(), "resume-documents", &c);
+    // In windows that grow, too.
     let c = TrainConfig { whole_documents: true, context_start: 5, ..c };
-    resume_of(&ttt_model(), "resume-whole-documents", &c);
+    resume_of(&model(), "resume-whole-documents", &c);
     let refused = TrainConfig { document_end: None, ..c }.validate().unwrap_err();
     assert!(matches!(refused, TrainError::Option { option: "whole_documents", .. }), "{refused}");
     let dir = Folder::new("one-document");
