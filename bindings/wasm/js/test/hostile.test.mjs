@@ -93,7 +93,6 @@ test("requests", async () => {
   await assert.rejects(ask({ sampling: { ...greedy, topP: 7 } }), isFailure("request"));
   await assert.rejects(ask({ sampling: { ...greedy, seed: 0.5 } }), isFailure("request"));
   await assert.rejects(ask({ maxTokens: -1 }), isFailure("request"));
-  await assert.rejects(ask({ prompt: { kind: "chat", messages: [{ role: "user", content: "hi" }] } }), isFailure("no-chat-template"));
   await assert.rejects(ask({ prompt: text("word ".repeat(100_000)) }), isFailure("context-full"));
   await assert.rejects(ask({ session: "s999" }), isFailure("request"));
   await assert.rejects(ask({ constraint: { kind: "schema", schema: "{" } }), isFailure("constraint"));
@@ -102,6 +101,11 @@ test("requests", async () => {
   await assert.rejects(ask({ constraint: { kind: "regex", regex: "(a{1000}){1000}" } }), isFailure("constraint-slow"));
   const deep = "[".repeat(500) + "]".repeat(500);
   await assert.rejects(ask({ constraint: { kind: "schema", schema: deep } }), isFailure("constraint", "constraint-slow"));
+  const info = await engine.load(source("crates/bitnet/models/tiny-stories-ttt.gguf"));
+  assert.equal(info.chat, false);
+  const chat = { kind: "chat", messages: [{ role: "user", content: "hi" }] };
+  const other = await engine.open();
+  await assert.rejects(ask({ session: other, prompt: chat }), isFailure("no-chat-template"));
   await assert.rejects(engine.load({ kind: "path", path: "/etc/passwd" }), isFailure("unsupported"));
   await assert.rejects(engine.load({ kind: "carrier pigeon" }), isFailure("request"));
   await works();
