@@ -95,7 +95,7 @@ fn module() -> Result<(), XtaskError> {
 /// Builds the module with more features of WebAssembly, and writes it with its glue to `folder`, which is returned.
 fn build_module(features: &str, folder: &str) -> Result<String, XtaskError> {
     let flags = format!("-C target-feature=+simd128{features} {FLAGS}");
-    let build = ["build", "--locked", "--profile", "dist", "--target", WASM, "--manifest-path", CRATE];
+    let build = ["build", "--locked", "--release", "--target", WASM, "--manifest-path", CRATE];
     let build = [&build[..], &["-p", "bitnet-wasm", "--target-dir", TARGET]].concat();
     if has_std() {
         run("cargo", &build, &[("RUSTFLAGS", &flags)])?;
@@ -105,7 +105,7 @@ fn build_module(features: &str, folder: &str) -> Result<String, XtaskError> {
         let env = [("RUSTC", RUSTC), ("RUSTC_BOOTSTRAP", "1"), ("RUSTFLAGS", &flags), linker];
         run("cargo", &[&build[..], &["-Z", "build-std=std,panic_abort"]].concat(), &env)?;
     }
-    let module = format!("{TARGET}/{WASM}/dist/bitnet_wasm.wasm");
+    let module = format!("{TARGET}/{WASM}/release/bitnet_wasm.wasm");
     let tool = ["run", "--quiet", "--locked", "--manifest-path", CRATE, "-p", "bindgen", "--target-dir", TARGET, "--"];
     run("cargo", &[&tool[..], &[&module, folder]].concat(), &[])?;
     Ok(folder.to_owned())
