@@ -129,7 +129,7 @@ impl<'a, S: Simd, R: Rows> Score<S> for OfFloats<'a, R> {
 #[inline(always)]
 fn products_4x4<S: Simd, R: Rows, const TAIL: bool>(s: S, q: [&[f32]; 4], keys: R, k: [R::Row; 4]) -> [S::F; 16] {
     if S::ACCUMULATORS >= 16 {
-        // Taken apart by constants: an index would keep the sums in memory, and the next step would read them from there.
+        // Split by constants: an index would keep the sums in memory, and the next step would read them from there.
         let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = products::<S, R, 4, 4, TAIL>(s, q, keys, k);
         return [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p];
     }
