@@ -30,7 +30,7 @@ impl Model {
         let (kv, context) = (request.kv()?, request.context());
         let loaded = loader::load_bytes(SharedBytes::new(file.complete()?), &LoadOptions::default())?;
         memory::reserve("the model", memory::beyond_file(&loaded.weights.config, kv, context))?;
-        let builder = bitnet::Model::builder().threads(1).kv(kv).tuning(UseTuning::No);
+        let builder = bitnet::Model::builder().threads(1).kv(kv).head(request.head()?).tuning(UseTuning::No);
         // Layers without keys and values have no limit, and need none.
         let limited = loaded.weights.config.context_limit().is_some();
         let builder = if limited { builder.context(context) } else { builder };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitnet::{CancelToken, Constraint, GenerateOptions, Kernel, KvType, Message, SamplingOptions};
+use bitnet::{CancelToken, Constraint, GenerateOptions, HeadMode, Kernel, KvType, Message, SamplingOptions};
 use serde::Deserialize;
 
 use crate::Failure;
@@ -17,6 +17,8 @@ pub(crate) struct LoadRequest {
     pub(crate) context: Option<usize>,
     /// Type of the KV cache.
     kv: Option<String>,
+    /// How the head is computed: `auto`, `plain` or `coarse`.
+    head: Option<String>,
     /// The kernel of ternary products, to compare them.
     kernel: Option<String>,
 }
@@ -34,6 +36,18 @@ impl LoadRequest {
         let known = KvType::ALL.map(KvType::name).join(", ");
         KvType::from_name(name)
             .ok_or_else(|| Failure::request("kv", format!("{name:?} is not a type of the cache; supported: {known}")))
+    }
+
+    pub(crate) fn head(&self) -> Result<HeadMode, Failure> {
+        match self.head.as_deref() {
+            None | Some("auto") => Ok(HeadMode::Auto),
+            Some("plain") => Ok(HeadMode::Plain),
+            Some("coarse") => Ok(HeadMode::Coarse),
+            Some(other) => {
+                let message = format!("{other:?} is not a way to compute the head; supported: auto, plain, coarse");
+                Err(Failure::request("head", message))
+            }
+        }
     }
 
     pub(crate) fn kernel(&self) -> Result<Option<Arc<dyn Kernel>>, Failure> {

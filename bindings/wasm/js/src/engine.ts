@@ -23,10 +23,15 @@ import { hasSimd } from "./features.js";
 import { each, open } from "./source.js";
 import type { Opened, Source } from "./source.js";
 
-/** Options of loading: most tokens of a session (4,096 by default), type of keys and values (`f16` by default). */
+/**
+ * Options of loading: most tokens of a session (4,096 by default), type of keys and values (`f16` by default); how the head is
+ * computed and with which kernel the products, neither of which changes the text.
+ */
 export interface LoadOptions {
   context?: number;
   kv?: "f32" | "f16" | "bf16" | "q8" | "q4";
+  head?: "auto" | "plain" | "coarse";
+  kernel?: string;
 }
 
 /** The task of an extractor. */

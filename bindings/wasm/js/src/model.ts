@@ -50,9 +50,12 @@ export class Model {
   }
 
   static async load(weights?: Weights, options: ModelOptions = {}): Promise<Model> {
-    const { onProgress, signal, context, kv, ...rest } = options;
-    const backend = createBackend(rest);
-    const asked = { ...(context === undefined ? {} : { context }), ...(kv === undefined ? {} : { kv }) };
+    const { onProgress, signal, worker, wasmUrl, threads, ...asked } = options;
+    const backend = createBackend({
+      ...(worker === undefined ? {} : { worker }),
+      ...(wasmUrl === undefined ? {} : { wasmUrl }),
+      ...(threads === undefined ? {} : { threads }),
+    });
     try {
       return new Model(backend, await backend.load(sourceOf(weights), onProgress, signal, asked));
     } catch (thrown) {
