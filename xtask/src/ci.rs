@@ -21,6 +21,9 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("tidy", tidy::check)?;
     steps.run("format", || cargo(&["fmt", "--all", "--check"], &[]))?;
     steps.run("format of fuzz", || cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"], &[]))?;
+    let bindings =
+        ["fmt", "--manifest-path", "bindings/wasm/Cargo.toml", "-p", "bitnet-wasm", "-p", "bindgen", "--check"];
+    steps.run("format of bindings", || cargo(&bindings, &[]))?;
     steps.run("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"], &[]))?;
     steps.try_run("book", book)?;
     steps.run("docs", || cargo(&["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]))?;
