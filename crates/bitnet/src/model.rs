@@ -154,7 +154,7 @@ impl ModelBuilder {
     /// # Errors
     /// [`Error::Load`] for any error in the files, [`Error::Model`] for features that this CPU does not have.
     pub fn load(self, path: impl AsRef<Path>) -> Result<Model, Error> {
-        let loaded = loader::load(path.as_ref(), &self.load)?;
+        let loaded = loader::load(path.as_ref(), &self.reading())?;
         self.build(loaded)
     }
 
@@ -163,8 +163,15 @@ impl ModelBuilder {
     /// # Errors
     /// The errors of [`ModelBuilder::load`].
     pub fn load_bytes(self, bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Result<Model, Error> {
-        let loaded = loader::load_bytes(SharedBytes::new(bytes), &self.load)?;
+        let loaded = loader::load_bytes(SharedBytes::new(bytes), &self.reading())?;
         self.build(loaded)
+    }
+
+    /// Options of reading: with one thread to compute with, reading has no other either.
+    fn reading(&self) -> LoadOptions {
+        let mut load = self.load.clone();
+        load.one_thread |= self.engine.threads.is_some_and(|n| n.get() == 1);
+        load
     }
 
     /// Makes a model of something already loaded.

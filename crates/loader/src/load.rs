@@ -90,13 +90,17 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
 /// The tokenizer in a GGUF file, if it has one.
 type Own = Result<Option<Tokenizer>, LoadError>;
 
-/// Lets a thread of `scope` read the file's own tokenizer; `None` if it is not needed, or there is neither a CPU nor a thread for it.
+/// Lets a thread of `scope` read the file's own tokenizer; `None` if it is not needed, or there is neither a CPU nor a
+/// thread for it, or it is not wanted.
 fn begin_tokenizer<'s, 'e>(
     scope: &'s Scope<'s, 'e>,
     checkpoint: &'e Checkpoint,
     options: &LoadOptions,
 ) -> Option<ScopedJoinHandle<'s, Own>> {
-    let gguf = checkpoint.gguf().filter(|_| options.tokenizer.is_none() && available_cpus().get() > 1)?;
+    let gguf = checkpoint.gguf()?;
+    if options.one_thread || options.tokenizer.is_some() || available_cpus().get() == 1 {
+        return None;
+    }
     let thread = std::thread::Builder::new().name("tokenizer".to_owned());
     thread.spawn_scoped(scope, move || gguf_tokenizer(gguf.metadata())).ok()
 }
@@ -342,4 +346,22 @@ pub(crate) fn vocab(m: &Metadata, model: &str) -> Result<GgufVocab, LoadError> {
         remove_extra_whitespaces: flag("remove_extra_whitespaces")?,
         precompiled_charsmap: m.u8s(&key("precompiled_charsmap"))?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_thread_reads_a_vocabulary_where_one_is_to_do_everything() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bitnet/models/tiny-stories-ttt.gguf");
+        for one_thread in [true, false] {
+            let options = LoadOptions { one_thread, ..LoadOptions::default() };
+            let checkpoint = Checkpoint::open(&path, &options).unwrap();
+            let thread = std::thread::scope(|scope| begin_tokenizer(scope, &checkpoint, &options).is_some());
+            assert_eq!(thread, !one_thread && available_cpus().get() > 1);
+            let tokens = |loaded: LoadedModel| loaded.tokenizer.map(|t| t.vocab_size());
+            assert_eq!(tokens(load(&path, &options).unwrap()), Some(2048));
+        }
+    }
 }

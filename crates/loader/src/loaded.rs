@@ -24,6 +24,9 @@ pub struct LoadOptions {
     /// Whether packed weights move from the mapping of their file, whose memory all processes share, to huge pages of
     /// this process, while they are used already. `docs/formats/packed.md` says where tokens are read faster from there.
     pub huge_pages: bool,
+    /// Whether everything is read on the calling thread. Otherwise another one reads a GGUF file's vocabulary meanwhile, if
+    /// the process has a second CPU.
+    pub one_thread: bool,
 }
 
 /// Order of the rows of the q and k projections within a head (see the rotary embedding in `docs/glossary.md`).
