@@ -1,7 +1,6 @@
 /**
  * The one interface between the page and whatever computes: a server over HTTP, WebAssembly in a worker, or the desktop
- * program. This file has types only and imports nothing, so that a package elsewhere can copy it and be compared by
- * structure.
+ * program. This file has types only and imports nothing: the page takes them from here (`web/src/backend/types.ts`).
  *
  * All numbers are plain JavaScript numbers, all texts are whole characters, all bytes are `Uint8Array`.
  */
