@@ -1,6 +1,8 @@
 //! Options whose values have names: parsers that give the library's own types, with a line of help for each name.
 
-use bitnet::{ActivationBits, ChooseBy, Directions, HeadMode, KvType, Pooling, QkLayout};
+#[cfg(feature = "train")]
+use bitnet::Directions;
+use bitnet::{ActivationBits, ChooseBy, HeadMode, KvType, Pooling, QkLayout};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 /// A name, its value, and its line in the help.
@@ -67,6 +69,7 @@ pub(crate) fn pooling() -> impl TypedValueParser<Value = Pooling> {
 }
 
 /// Which words an extractor's words know about.
+#[cfg(feature = "train")]
 pub(crate) fn directions() -> impl TypedValueParser<Value = Directions> {
     let help = |directions| match directions {
         Directions::Both => "All words of the text",
