@@ -15,6 +15,7 @@ use std::marker::PhantomData;
 
 use crate::base3::Group;
 use crate::i2s::{Activations, Acts, Chunk, I2s, PANEL_ROWS, Product, Tile};
+use crate::isa::Portable;
 use crate::token_tables::{InPlace, StepWeights};
 use crate::{
     Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
@@ -69,19 +70,12 @@ pub(crate) trait Backend<L: Layout>: Copy + Debug + Send + Sync + 'static {
     }
 }
 
-/// Products of many tokens with shared tables, see [`token_tables`].
-#[derive(Clone, Copy)]
-pub(crate) struct Tables<B> {
-    /// The number of tokens in a last tile from which a tile is faster than multiplying, `TokenLanes::LAST_FROM`.
-    pub(crate) last_from: usize,
-    /// [`token_tables::product`], compiled for the instruction set.
-    pub(crate) product: fn(B, &Product<'_>, &mut dyn StepWeights, &mut [i32]),
-}
-
 /// How an instruction set multiplies chunks of the I2_S layout.
 pub(crate) trait Chunks: Copy + Debug + Send + Sync + 'static {
     /// Tokens of a tile, which is one panel high.
     const MAX_TOKENS: usize;
+    /// `TokenLanes::LAST_FROM`, where it multiplies many tokens with tables that they share.
+    const TABLES_FROM: Option<usize> = None;
 
     /// Per row, the sum of code times activation over chunks of one panel, a multiple of four; `x` has the same length.
     /// Sums of codes may exceed 2^31 in very long rows, and wrap.
@@ -90,9 +84,9 @@ pub(crate) trait Chunks: Copy + Debug + Send + Sync + 'static {
     /// A tile of one panel and up to [`Chunks::MAX_TOKENS`] tokens.
     fn tile(self, product: &Product<'_>, t: &Tile<'_>, acc: &mut [i32]);
 
-    /// How it multiplies many tokens with tables that they share, if it does.
-    fn shared_tables(self) -> Option<Tables<Self>> {
-        None
+    /// [`token_tables::product`], compiled for the instruction set where there are tables.
+    fn by_tables(self, product: &Product<'_>, weights: &mut impl StepWeights, acc: &mut [i32]) {
+        token_tables::product::<_, 4>(Portable, product, weights, acc);
     }
 }
 
@@ -113,11 +107,11 @@ impl<B: Chunks> Backend<I2s> for B {
         product.for_tiles(1, B::MAX_TOKENS, |t| self.tile(product, &t, acc));
     }
     fn last_from(self) -> Option<usize> {
-        self.shared_tables().map(|tables| tables.last_from)
+        B::TABLES_FROM
     }
     fn look_up(self, product: &Product<'_>, acc: &mut [i32]) {
-        match self.shared_tables() {
-            Some(tables) => (tables.product)(self, product, &mut InPlace(product), acc),
+        match B::TABLES_FROM {
+            Some(_) => self.by_tables(product, &mut InPlace(product), acc),
             None => Backend::<I2s>::gemm(self, product, acc),
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{BLOCK_GROUPS, BLOCK_PANELS, GROUP_CHUNKS, Group, groups_of};
 use crate::PackedRows;
 use crate::i2s::{self, Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, Chunk, PANEL_ROWS, Tile, even_parts, with_acts};
-use crate::panel_kernel::{Tables, Unpack};
+use crate::panel_kernel::Unpack;
 use crate::token_tables::{self, STEP_CHUNKS, StepWeights};
 
 /// A product with base-3 weights, with all lengths checked.
@@ -66,10 +66,10 @@ impl<'a> Product<'a> {
     }
 
     /// All panels times all tokens by tables that tokens share.
-    pub(super) fn look_up<B: Unpack>(&self, backend: B, tables: Tables<B>, acc: &mut [i32]) {
+    pub(super) fn look_up<B: Unpack>(&self, backend: B, acc: &mut [i32]) {
         let chunks = [[[0; CHUNK_BYTES]; SPAN_CHUNKS]; token_tables::BLOCK_PANELS];
         let mut weights = Unpacked { product: self, backend, first: 0, chunks };
-        (tables.product)(backend, &self.io, &mut weights, acc);
+        backend.by_tables(&self.io, &mut weights, acc);
     }
 
     /// All tokens are one tile, so weights are read once, panel by panel, as a single stream.

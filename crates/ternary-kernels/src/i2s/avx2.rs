@@ -27,7 +27,7 @@ use std::arch::x86_64::*;
 
 use super::{Acts, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::{Avx2, compiled};
-use crate::panel_kernel::{Chunks, Tables};
+use crate::panel_kernel::Chunks;
 use crate::simd::{self, prefetch_next_page, prefetch_page_ahead};
 use crate::token_tables::{self, StepWeights, TokenLanes};
 
@@ -50,6 +50,7 @@ const _: () = assert!(GEMM_FLUSH * 4 * (2 * 127 * 2) <= i16::MAX as usize);
 
 impl Chunks for Avx2 {
     const MAX_TOKENS: usize = MAX_TOKENS;
+    const TABLES_FROM: Option<usize> = Some(Self::LAST_FROM);
 
     fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS] {
         compiled!(Avx2, self => |_cpu, panel: &[Chunk], x: &[Acts]| -> [i32; PANEL_ROWS] {
@@ -73,13 +74,10 @@ impl Chunks for Avx2 {
             }
         });
     }
-    fn shared_tables(self) -> Option<Tables<Self>> {
-        fn product(cpu: Avx2, product: &Product<'_>, weights: &mut dyn StepWeights, acc: &mut [i32]) {
-            compiled!(Avx2, cpu => |cpu, product: &Product<'_>, weights: &mut dyn StepWeights, acc: &mut [i32]| {
-                token_tables::product::<_, 2>(cpu, product, weights, acc);
-            });
-        }
-        Some(Tables { last_from: Self::LAST_FROM, product })
+    fn by_tables(self, product: &Product<'_>, weights: &mut impl StepWeights, acc: &mut [i32]) {
+        compiled!(Avx2, self => |cpu, product: &Product<'_>, weights: &mut impl StepWeights, acc: &mut [i32]| {
+            token_tables::product::<_, 2>(cpu, product, weights, acc);
+        });
     }
 }
 

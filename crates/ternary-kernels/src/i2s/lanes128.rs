@@ -187,6 +187,7 @@ macro_rules! backend {
     ($token:ident) => {
         impl $crate::panel_kernel::Chunks for $crate::isa::$token {
             const MAX_TOKENS: usize = $crate::i2s::lanes128::MAX_TOKENS;
+            const TABLES_FROM: Option<usize> = Some(<Self as $crate::token_tables::TokenLanes>::LAST_FROM);
 
             fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS] {
                 $crate::isa::compiled!($token, self => |cpu, panel: &[Chunk], x: &[Acts]| -> [i32; PANEL_ROWS] {
@@ -198,23 +199,19 @@ macro_rules! backend {
                     $crate::i2s::lanes128::tiles(cpu, product, t, acc);
                 });
             }
-            fn shared_tables(self) -> Option<$crate::panel_kernel::Tables<Self>> {
+            fn by_tables(
+                self,
+                product: &Product<'_>,
+                weights: &mut impl $crate::token_tables::StepWeights,
+                acc: &mut [i32],
+            ) {
                 use $crate::token_tables::StepWeights;
-                fn product(
-                    cpu: $crate::isa::$token,
-                    product: &Product<'_>,
-                    weights: &mut dyn StepWeights,
-                    acc: &mut [i32],
-                ) {
-                    $crate::isa::compiled!(
-                        $token,
-                        cpu => |cpu, product: &Product<'_>, weights: &mut dyn StepWeights, acc: &mut [i32]| {
-                            $crate::token_tables::product::<_, 4>(cpu, product, weights, acc);
-                        }
-                    );
-                }
-                let last_from = <Self as $crate::token_tables::TokenLanes>::LAST_FROM;
-                Some($crate::panel_kernel::Tables { last_from, product })
+                $crate::isa::compiled!(
+                    $token,
+                    self => |cpu, product: &Product<'_>, weights: &mut impl StepWeights, acc: &mut [i32]| {
+                        $crate::token_tables::product::<_, 4>(cpu, product, weights, acc);
+                    }
+                );
             }
         }
     };

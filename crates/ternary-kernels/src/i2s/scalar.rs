@@ -6,8 +6,8 @@
 
 use super::{Acts, CHUNK_BYTES, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::Portable;
-use crate::panel_kernel::{Chunks, Tables};
-use crate::token_tables::{self, TokenLanes};
+use crate::panel_kernel::Chunks;
+use crate::token_tables::TokenLanes;
 
 /// 16-bit lanes of a chunk, two per row.
 const LANES: usize = CHUNK_BYTES / 2;
@@ -22,6 +22,7 @@ const MAX_TOKENS: usize = 4;
 
 impl Chunks for Portable {
     const MAX_TOKENS: usize = MAX_TOKENS;
+    const TABLES_FROM: Option<usize> = Some(Self::LAST_FROM);
 
     fn code_sums(self, panel: &[Chunk], x: &[Acts]) -> [i32; PANEL_ROWS] {
         let [sums] = code_sums::<1>(panel, x.as_chunks().0);
@@ -35,9 +36,6 @@ impl Chunks for Portable {
             MAX_TOKENS => tile::<MAX_TOKENS>(product, t, acc),
             n => unreachable!("a tile of {n} tokens"),
         }
-    }
-    fn shared_tables(self) -> Option<Tables<Self>> {
-        Some(Tables { last_from: Self::LAST_FROM, product: token_tables::product::<_, 4> })
     }
 }
 

@@ -155,7 +155,7 @@ impl StepWeights for InPlace<'_> {
 pub(crate) fn product<S: TokenLanes, const P: usize>(
     s: S,
     product: &Product<'_>,
-    weights: &mut dyn StepWeights,
+    weights: &mut impl StepWeights,
     acc: &mut [i32],
 ) {
     const { assert!(P * S::LANES == TOKENS) };
