@@ -3,7 +3,7 @@
 //! ```text
 //! cargo run --release -p bitnet --example recall -- MODEL [--texts N] [--seed S] [--distances 100,300,1000]
 //!     [--frozen] [--svg FILE]
-//! cargo run --release -p bitnet --example recall -- --write FILE [--texts N] [--seed S] [--longest WORDS]
+//! cargo run --release -p bitnet --example recall -- --write FILE [--texts N] [--seed S] [--longest WORDS] [--questions N]
 //! ```
 //!
 //! Each text is read twice, with a different thing in the hands of the person in the question; everything else is
@@ -15,6 +15,7 @@
 //! `--write` makes texts of this kind to learn from instead, for `bitnet train --data FILE`: each tells the facts and asks
 //! for all of them in random order, every question after as many words as chance says, up to `--longest`, short distances
 //! as often as long ones on a logarithmic scale. Their random numbers are not those of the texts that are measured.
+//! `--questions` asks more often than once for each: a text of the same length then says more about the facts.
 
 use std::io::Write;
 
@@ -66,7 +67,7 @@ fn sentence(random: &mut Random) -> String {
 }
 
 /// Writes texts to learn from; see the top of the file. Returns their words.
-fn write(path: &str, texts: usize, seed: u64, longest: usize) -> std::io::Result<usize> {
+fn write(path: &str, texts: usize, seed: u64, longest: usize, questions: usize) -> std::io::Result<usize> {
     let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
     let mut words = 0;
     for text in 0..texts {
@@ -75,7 +76,12 @@ fn write(path: &str, texts: usize, seed: u64, longest: usize) -> std::io::Result
         let people = choose(&mut random, FACTS, NAMES.len());
         let things = choose(&mut random, FACTS, THINGS.len());
         let mut story = facts(&people, &things);
-        for asked in choose(&mut random, FACTS, FACTS) {
+        let mut order = Vec::new();
+        for question in 0..questions {
+            if question % FACTS == 0 {
+                order = choose(&mut random, FACTS, FACTS);
+            }
+            let asked = order[question % FACTS];
             let share = random.below(1 << 20) as f64 / f64::from(1 << 20);
             let distance = (longest.max(1) as f64).powf(share) as usize;
             let begin = story.len();
@@ -158,7 +164,7 @@ fn measure(model: &Model, texts: usize, seed: u64, distances: &[usize]) -> Resul
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (mut models, mut texts, mut seed, mut frozen, mut picture) = (Vec::new(), 100, 1, false, None);
-    let (mut written, mut longest) = (None, 300);
+    let (mut written, mut longest, mut questions) = (None, 300, FACTS);
     let mut distances = vec![30, 100, 300, 1000, 3000, 10_000];
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -171,11 +177,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "--svg" => picture = Some(value()?),
             "--write" => written = Some(value()?),
             "--longest" => longest = value()?.parse()?,
+            "--questions" => questions = value()?.parse()?,
             _ => models.push(arg),
         }
     }
     if let Some(path) = written {
-        println!("{path}: {texts} texts, {} words", write(&path, texts, seed, longest)?);
+        println!("{path}: {texts} texts, {} words", write(&path, texts, seed, longest, questions)?);
         return Ok(());
     }
     distances.sort_unstable();
