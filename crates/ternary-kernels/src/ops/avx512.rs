@@ -272,4 +272,42 @@ impl Simd for Avx512Vnni {
             _mm512_dpbusd_epi32(acc, _mm512_and_si512(_mm512_srli_epi16::<4>(k), nibble), high)
         })
     }
+    const DOTS: bool = true;
+    #[inline(always)]
+    fn dot4(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        proven!(self, _mm512_dpbusd_epi32(acc, a, b))
+    }
+    #[inline(always)]
+    fn interleave(self, a: &[i8; LANES], b: &[i8; LANES], c: &[i8; LANES], d: &[i8; LANES], out: &mut [i32; LANES]) {
+        let [a, b, c, d] = [simd::load(a), simd::load(b), simd::load(c), simd::load(d)];
+        let quarters: [__m128i; 4] = proven!(self, {
+            let (low, high) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+            let (low2, high2) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
+            [
+                _mm_unpacklo_epi16(low, low2),
+                _mm_unpackhi_epi16(low, low2),
+                _mm_unpacklo_epi16(high, high2),
+                _mm_unpackhi_epi16(high, high2),
+            ]
+        });
+        let out: &mut [[i32; 4]; 4] = bytemuck::cast_mut(out);
+        for (quarter, out) in quarters.into_iter().zip(out) {
+            simd::store(quarter, out);
+        }
+    }
+    #[inline(always)]
+    fn store_digits(self, [a, b, c, d]: [Self::I; 4], low: &mut [i32; LANES], high: &mut [i32; LANES]) {
+        let digits = proven!(self, {
+            // Numbers are below 2^16: two fit a lane.
+            let (ac, bd) =
+                (_mm512_or_si512(a, _mm512_slli_epi32::<16>(c)), _mm512_or_si512(b, _mm512_slli_epi32::<16>(d)));
+            let mask = _mm512_set1_epi16(0xff);
+            [
+                _mm512_or_si512(_mm512_and_si512(ac, mask), _mm512_slli_epi16::<8>(bd)),
+                _mm512_or_si512(_mm512_srli_epi16::<8>(ac), _mm512_andnot_si512(mask, bd)),
+            ]
+        });
+        simd::store(digits[0], low);
+        simd::store(digits[1], high);
+    }
 }

@@ -150,6 +150,49 @@ pub(crate) trait Simd: Copy {
     }
     /// The largest lane.
     fn max_lane_i(self, a: Self::I) -> i32;
+
+    /// Whether [`Simd::dot4`] is one instruction.
+    const DOTS: bool = false;
+    /// Adds to each lane of `acc` the products of the four bytes of `a`, which are unsigned, with those of `b`, which are signed.
+    #[inline(always)]
+    fn dot4(self, acc: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        let (mut a, mut b, mut sums) = (a, b, [0i32; LANES]);
+        for _ in 0..4 {
+            let (mut x, mut y) = ([0; LANES], [0; LANES]);
+            self.store_i8(a, &mut x);
+            self.store_i8(b, &mut y);
+            for l in 0..LANES {
+                sums[l] += i32::from(x[l] as u8) * i32::from(y[l]);
+            }
+            for _ in 0..8 {
+                (a, b) = (self.halve_i(a), self.halve_i(b));
+            }
+        }
+        self.add_i(acc, self.load_i(&sums))
+    }
+    /// Byte `i` of lane `l` becomes code `l` of row `i`.
+    #[inline(always)]
+    fn interleave(self, a: &[i8; LANES], b: &[i8; LANES], c: &[i8; LANES], d: &[i8; LANES], out: &mut [i32; LANES]) {
+        for l in 0..LANES {
+            out[l] = i32::from_ne_bytes([a[l], b[l], c[l], d[l]].map(|x| x as u8));
+        }
+    }
+    /// The lower and the second bytes of four vectors of numbers: byte `i` of lane `l` is that of lane `l` of `n[i]`.
+    #[inline(always)]
+    fn store_digits(self, n: [Self::I; 4], low: &mut [i32; LANES], high: &mut [i32; LANES]) {
+        let mut bytes = [[[0i8; LANES]; 4]; 2];
+        for i in 0..4 {
+            let mut n = n[i];
+            self.store_i8(n, &mut bytes[0][i]);
+            for _ in 0..8 {
+                n = self.halve_i(n);
+            }
+            self.store_i8(n, &mut bytes[1][i]);
+        }
+        for (out, [a, b, c, d]) in [low, high].into_iter().zip(&bytes) {
+            self.interleave(a, b, c, d, out);
+        }
+    }
 }
 
 /// A number type from which vectors are loaded, exactly.

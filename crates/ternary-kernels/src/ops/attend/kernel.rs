@@ -3,10 +3,11 @@
 #![expect(clippy::needless_range_loop, reason = "small arrays are registers, all indexed by the same constants")]
 
 use super::data::prefetch;
+use super::dots;
 use super::rows::{Codes, Floats, Rows};
 use super::score::{KeyCode, OfCodes, OfFloats, QueryCodes, Scores, score};
 use super::weigh::weigh;
-use super::{BlockRows, KV_BLOCK, KvData, KvRows, Partial, Queries, Room};
+use super::{BlockRows, KV_BLOCK, KvData, KvRows, Partial, Queries, Room, WEIGHT_LEVELS};
 use crate::ColsMut;
 use crate::ops::exp::exp;
 use crate::ops::lanes::{LANES, Simd};
@@ -67,40 +68,132 @@ pub(super) fn block<S: Simd>(
     room: &mut Room,
     out: &mut Partial,
 ) {
-    let BlockRows { keys, values, next } = rows;
-    let Room { scores, codes, rows: wide } = room;
-    assert!(
-        keys.head_dim == q.head_dim && values.head_dim == q.head_dim,
-        "attention: heads of {} (queries), {} (keys), {} (values)",
-        q.head_dim,
-        keys.head_dim,
-        values.head_dim
-    );
-    q.check();
     out.reset(q.rows(), q.head_dim);
-    let start = block.saturating_mul(KV_BLOCK);
-    // The first row that sees the block, and the number of keys that the last row sees.
-    let first = start.saturating_sub(q.position).min(q.tokens) * q.group;
-    if first == q.rows() {
-        return;
+    let Some(seen) = Seen::of(q, block, &rows) else { return };
+    if !many_codes::<S, false>(s, q, &seen, &rows, room, out) {
+        any_rows(s, q, &seen, rows, room, out);
     }
-    let len = q.visible(q.rows() - 1, start);
-    assert!(
-        keys.len >= len && values.len >= len,
-        "attention: block {block} has {} keys and {} values, {len} are visible",
-        keys.len,
-        values.len
-    );
+}
+
+/// [`block`] and [`merge`] into `sum` in one, where results are merged as they arise; otherwise it does nothing and returns `false`.
+#[inline(always)]
+pub(super) fn codes_onto<S: Simd>(
+    s: S,
+    q: &Queries<'_>,
+    block: usize,
+    rows: BlockRows<'_>,
+    room: &mut Room,
+    sum: &mut Partial,
+) -> bool {
+    check_merge(sum, [q.rows(), q.head_dim]);
+    match Seen::of(q, block, &rows) {
+        Some(seen) => many_codes::<S, true>(s, q, &seen, &rows, room, sum),
+        None => true,
+    }
+}
+
+/// The part of a block that queries see.
+struct Seen {
+    /// Position of the first key.
+    start: usize,
+    /// The first row of queries that sees the block.
+    first: usize,
+    /// Keys that the last row sees.
+    len: usize,
+    /// Whether the rows from `first` on are many.
+    wide: bool,
+}
+
+impl Seen {
+    /// `None` if no query sees the block.
+    ///
+    /// # Panics
+    /// If shapes differ or rows are missing.
+    #[inline(always)]
+    fn of(q: &Queries<'_>, block: usize, BlockRows { keys, values, .. }: &BlockRows<'_>) -> Option<Self> {
+        assert!(
+            keys.head_dim == q.head_dim && values.head_dim == q.head_dim,
+            "attention: heads of {} (queries), {} (keys), {} (values)",
+            q.head_dim,
+            keys.head_dim,
+            values.head_dim
+        );
+        q.check();
+        let start = block.saturating_mul(KV_BLOCK);
+        let first = start.saturating_sub(q.position).min(q.tokens) * q.group;
+        if first == q.rows() {
+            return None;
+        }
+        let len = q.visible(q.rows() - 1, start);
+        assert!(
+            keys.len >= len && values.len >= len,
+            "attention: block {block} has {} keys and {} values, {len} are visible",
+            keys.len,
+            values.len
+        );
+        Some(Self { start, first, len, wide: q.rows() - first >= WIDE_ROWS })
+    }
+}
+
+/// How many steps are finite before one is not. Values of a row whose step is not finite make the result so, although their codes are
+/// numbers.
+#[inline(always)]
+fn sure(steps: &Scores) -> usize {
+    steps.iter().position(|b| !b.is_finite()).unwrap_or(KV_BLOCK)
+}
+
+/// The block for many rows of queries, with codes as keys and values, if the CPU has dot products of bytes; with `MERGE` it is merged
+/// into `out`. Otherwise it does nothing and returns `false`.
+#[inline(always)]
+fn many_codes<S: Simd, const MERGE: bool>(
+    s: S,
+    q: &Queries<'_>,
+    seen: &Seen,
+    BlockRows { keys, values, .. }: &BlockRows<'_>,
+    room: &mut Room,
+    out: &mut Partial,
+) -> bool {
+    if !(S::DOTS && seen.wide) {
+        return false;
+    }
+    let (Some(key_steps), Some(value_steps)) = (keys.steps(), values.steps()) else { return false };
+    let block = dots::Block {
+        first: seen.first,
+        start: seen.start,
+        len: seen.len,
+        keys,
+        values,
+        key_steps: &key_steps,
+        value_steps: &value_steps,
+        sure: sure(&value_steps),
+    };
+    dots::block::<S, MERGE>(s, q, &block, &mut room.dots, out);
+    true
+}
+
+/// The block for any rows.
+#[inline(always)]
+fn any_rows<S: Simd>(
+    s: S,
+    q: &Queries<'_>,
+    &Seen { start, first, len, wide: wide_rows }: &Seen,
+    rows: BlockRows<'_>,
+    room: &mut Room,
+    out: &mut Partial,
+) {
+    let BlockRows { keys, values, next } = rows;
+    let Room { scores, codes, rows: wide, dots } = room;
     let scores = scores.as_chunks_mut::<KV_BLOCK>().0;
     assert!(q.rows() <= scores.len(), "attention: {} queries exceed the capacity of {}", q.rows(), scores.len());
     let scores = &mut scores[..q.rows()];
 
     let (key_steps, value_steps) = (keys.steps(), values.steps());
-    let wide_rows = q.rows() - first >= WIDE_ROWS;
     // With many rows to a block, its keys and values were in a near cache one tile ago.
     let next = next.filter(|_| !wide_rows);
     let own_values = if wide_rows { &[][..] } else { values.bytes() };
     let next_keys = next.map_or(&[][..], |(keys, _)| keys.bytes());
+    let sure = value_steps.as_ref().map_or(KV_BLOCK, sure);
+    let codes_of_values = values;
     let (keys, values) = if wide_rows {
         let stride = Room::stride_of(q.head_dim);
         let half = wide.len() / 2;
@@ -121,12 +214,23 @@ pub(super) fn block<S: Simd>(
         if let Some(steps) = &key_steps {
             multiply(s, &mut scores[row], steps);
         }
-        let (max, sum) = exponentials(s, &mut scores[row], q.visible(row, start));
-        let end = &mut out.values[(row + 1) * stride - 16..];
+        let visible = q.visible(row, start);
+        let (max, sum) = exponentials(s, &mut scores[row], visible);
+        let end = &mut out.values[(row + 1) * stride - LANES..];
         (end[0], end[1]) = (max, sum);
         if let Some(steps) = &value_steps {
             multiply(s, &mut scores[row], steps);
+            let scale = whole_weights(s, &mut scores[row]);
+            end[SCALE] = if visible > sure { f32::NAN } else { scale };
         }
+    }
+    if S::DOTS && value_steps.is_some() && !wide_rows {
+        let mut scale = [0.0; LANES];
+        for (row, scale) in (first..q.rows()).zip(&mut scale) {
+            *scale = std::mem::take(&mut out.values[(row + 1) * stride - LANES + SCALE]);
+        }
+        dots::weigh_few(s, [first, len], &codes_of_values, next_keys, scores, &scale, dots, out);
+        return;
     }
     let mut from = 0;
     if let Some(value) = first_row(&values) {
@@ -134,7 +238,19 @@ pub(super) fn block<S: Simd>(
         from = 1;
     }
     typed!(values, |values| weigh(s, q, first, start, from..KV_BLOCK, values, next_keys, scores, out));
+    if value_steps.is_some() {
+        for row in out.values.chunks_exact_mut(stride).take(q.rows()).skip(first) {
+            let (sums, end) = row.split_at_mut(stride - LANES);
+            let scale = s.splat(std::mem::take(&mut end[SCALE]));
+            for sum in sums.as_chunks_mut().0 {
+                s.store(s.mul(s.load(sum), scale), sum);
+            }
+        }
+    }
 }
+
+/// Where the factor of a row's weights stands behind its sums until they are complete.
+const SCALE: usize = 2;
 
 /// The first `len` rows as f32, codes without their steps.
 #[inline(always)]
@@ -251,16 +367,38 @@ fn exponentials<S: Simd>(s: S, scores: &mut Scores, visible: usize) -> (f32, f32
     (max, total(s, v))
 }
 
+/// Replaces weights by whole numbers up to [`WEIGHT_LEVELS`], in proportion to the largest; returns the factor that restores
+/// them.
+#[inline(always)]
+fn whole_weights<S: Simd>(s: S, weights: &mut Scores) -> f32 {
+    let vectors = weights.as_chunks_mut::<LANES>().0;
+    let mut v = [s.splat(0.0); KV_BLOCK / LANES];
+    for i in 0..v.len() {
+        v[i] = s.load(&vectors[i]);
+    }
+    let largest = s.max_lane(s.max(s.max(v[0], v[1]), s.max(v[2], v[3])));
+    let factor = s.splat(WEIGHT_LEVELS / largest);
+    for i in 0..v.len() {
+        s.store(s.to_f(s.to_i(s.mul(v[i], factor))), &mut vectors[i]);
+    }
+    largest / WEIGHT_LEVELS
+}
+
+/// # Panics
+/// If the sum is not of `rows` rows of heads of `head_dim`.
+#[inline(always)]
+fn check_merge(sum: &Partial, [rows, head_dim]: [usize; 2]) {
+    assert!(
+        sum.rows == rows && sum.head_dim == head_dim,
+        "merge of {} queries of heads of {} with {rows} of {head_dim}",
+        sum.rows,
+        sum.head_dim
+    );
+}
+
 #[inline(always)]
 pub(super) fn merge<S: Simd>(s: S, sum: &mut Partial, next: &Partial) {
-    assert!(
-        sum.rows == next.rows && sum.head_dim == next.head_dim,
-        "merge of {} queries of heads of {} with {} of {}",
-        sum.rows,
-        sum.head_dim,
-        next.rows,
-        next.head_dim
-    );
+    check_merge(sum, [next.rows, next.head_dim]);
     let stride = Partial::stride_of(sum.head_dim);
     let rows = sum.values.chunks_exact_mut(stride).zip(next.values.chunks_exact(stride)).take(sum.rows);
     for (a, b) in rows {

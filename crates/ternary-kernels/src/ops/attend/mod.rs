@@ -10,7 +10,10 @@
 //!
 //! If keys and values are codes with a step `a_j` and `b_j` for each row, the query is quantised too, like
 //! [`Ops::quantize_kv8`] does, with a step `c`: `s_j = ((q . k_j) (scale c)) a_j`, with the product of the codes, exact
-//! and rounded once; and `o` sums `(p_j b_j) v_j`, with `v_j` the codes.
+//! and rounded once. Weights become whole numbers: with `w_j = p_j b_j`, `g = max_j w_j` and `L` = [`WEIGHT_LEVELS`],
+//! `n_j = round(w_j (L / g))`, ties to even, and `o = (sum_j n_j v_j) (g / L)` with `v_j` the codes. That sum is an exact
+//! integer below 2^24, also in f32, so it may be computed with integers or floats, in any order. If a step `b_j` is not finite, `o` is
+//! NaN.
 //!
 //! `(m, l, o)` is the block's [`Partial`]. Those of blocks 0, 1, 2 ... are merged in this order: with `M = max(m, m')`
 //! the result is `(M, l e^(m - M) + l' e^(m' - M), o e^(m - M) + o' e^(m' - M))`, the second product fused. Finally the
@@ -29,16 +32,23 @@ use super::Ops;
 use crate::{AlignedBuf, ColsMut};
 
 mod data;
+mod dots;
 mod kernel;
 mod rows;
 mod score;
 mod weigh;
 
 pub use data::{KvData, KvRows};
+use dots::DotRoom;
 use score::QueryCodes;
 
 /// Positions in a block of keys and values.
 pub const KV_BLOCK: usize = 64;
+
+/// The largest weight of a block whose values are codes: 64 weights times codes of up to 127 stay below 2^24, to which f32
+/// represents all integers, so every instruction set computes the same sum.
+const WEIGHT_LEVELS: f32 = 2047.0;
+const _: () = assert!(KV_BLOCK as f32 * 127.0 * WEIGHT_LEVELS < (1 << 24) as f32);
 
 /// Rows that [`Ops::attend`] takes through all blocks together: enough that loading a block is cheap compared with its
 /// use, few enough that their scores and sums stay in the inner caches.
@@ -182,9 +192,16 @@ struct Room {
     codes: QueryCodes,
     /// Keys, then values, as f32: `[2, KV_BLOCK, stride]`.
     rows: AlignedBuf<f32>,
+    dots: DotRoom,
 }
 
 impl Room {
+    /// Invalidates the codes of queries: other queries, or other keys, follow.
+    fn forget(&mut self) {
+        self.codes.forget();
+        self.dots.forget();
+    }
+
     /// Elements between the starts of consecutive rows.
     fn stride_of(head_dim: usize) -> usize {
         head_dim.next_multiple_of(16)
@@ -209,10 +226,28 @@ impl AttendScratch {
                 scores: AlignedBuf::zeroed(rows * KV_BLOCK),
                 codes: QueryCodes::with_capacity(rows, max_head_dim),
                 rows: AlignedBuf::zeroed(2 * KV_BLOCK * Room::stride_of(max_head_dim)),
+                dots: DotRoom::with_capacity(rows, max_head_dim),
             },
             block: Partial::with_capacity(rows, max_head_dim),
             sum: Partial::with_capacity(rows, max_head_dim),
         }
+    }
+}
+
+/// Calls `each` with blocks `blocks` in ascending order, and the rows of each and of the next one.
+fn each_block<'a>(
+    blocks: Range<usize>,
+    rows: impl Fn(usize) -> (KvRows<'a>, KvRows<'a>),
+    room: &mut Room,
+    mut each: impl FnMut(&mut Room, usize, BlockRows<'a>),
+) {
+    room.forget();
+    let Range { start, end } = blocks;
+    let mut next = (start < end).then(|| rows(start));
+    for block in start..end {
+        let Some((keys, values)) = next else { return };
+        next = (block + 1 < end).then(|| rows(block + 1));
+        each(room, block, BlockRows { keys, values, next });
     }
 }
 
@@ -224,6 +259,14 @@ ops! {
         room: &mut Room,
         out: &mut Partial,
     ) = kernel::block;
+
+    fn codes_onto(
+        queries: &Queries<'_>,
+        block: usize,
+        rows: BlockRows<'_>,
+        room: &mut Room,
+        sum: &mut Partial,
+    ) -> bool = kernel::codes_onto;
 
     /// Adds the contribution of the next block: `sum` then covers its previous blocks and `next`.
     ///
@@ -240,6 +283,22 @@ ops! {
 }
 
 impl Ops {
+    /// The contribution of a block, merged into `sum`; `partial` is room for it.
+    fn block_onto(
+        self,
+        queries: &Queries<'_>,
+        block: usize,
+        rows: BlockRows<'_>,
+        room: &mut Room,
+        partial: &mut Partial,
+        sum: &mut Partial,
+    ) {
+        if !self.codes_onto(queries, block, rows, room, sum) {
+            self.block_within(queries, block, rows, room, partial);
+            self.merge_partial(sum, partial);
+        }
+    }
+
     /// The contribution of block `block` to `queries`: `keys` and `values` are the rows of positions from
     /// `block * KV_BLOCK` on, at least those that the last query sees. Queries at positions before the block get
     /// nothing.
@@ -255,7 +314,7 @@ impl Ops {
         scratch: &mut AttendScratch,
         out: &mut Partial,
     ) {
-        scratch.room.codes.forget();
+        scratch.room.forget();
         self.block_within(queries, block, BlockRows { keys, values, next: None }, &mut scratch.room, out);
     }
 
@@ -271,30 +330,31 @@ impl Ops {
         blocks: Range<usize>,
         rows: impl Fn(usize) -> (KvRows<'a>, KvRows<'a>),
         scratch: &mut AttendScratch,
-        each: impl FnMut(&Partial),
+        mut each: impl FnMut(&Partial),
     ) {
-        self.blocks_within(queries, blocks, rows, &mut scratch.room, &mut scratch.block, each);
+        let AttendScratch { room, block: partial, .. } = scratch;
+        each_block(blocks, rows, room, |room, block, rows| {
+            self.block_within(queries, block, rows, room, partial);
+            each(partial);
+        });
     }
 
-    fn blocks_within<'a>(
+    /// [`Ops::attend_blocks`], with each result merged into `sum`, which covers the blocks before.
+    ///
+    /// # Panics
+    /// Like [`Ops::attend_block`] and [`Ops::merge_partial`].
+    pub fn attend_onto<'a>(
         self,
         queries: &Queries<'_>,
         blocks: Range<usize>,
         rows: impl Fn(usize) -> (KvRows<'a>, KvRows<'a>),
-        room: &mut Room,
-        partial: &mut Partial,
-        mut each: impl FnMut(&Partial),
+        scratch: &mut AttendScratch,
+        sum: &mut Partial,
     ) {
-        room.codes.forget();
-        let Range { mut start, end } = blocks;
-        let mut next = (start < end).then(|| rows(start));
-        while let Some((keys, values)) = next {
-            let block = start;
-            start += 1;
-            next = (start < end).then(|| rows(start));
-            self.block_within(queries, block, BlockRows { keys, values, next }, room, partial);
-            each(partial);
-        }
+        let AttendScratch { room, block: partial, .. } = scratch;
+        each_block(blocks, rows, room, |room, block, rows| {
+            self.block_onto(queries, block, rows, room, partial, sum);
+        });
     }
 
     /// `out[t] = softmax(q K^T scale) V` over the keys up to each query's own position, for keys and values stored in
@@ -322,7 +382,9 @@ impl Ops {
             sum.reset(queries.rows(), queries.head_dim);
             let blocks = 0..queries.blocks();
             let rows = |block| (keys.block(block), values.block(block));
-            self.blocks_within(&queries, blocks, rows, room, partial, |next| self.merge_partial(sum, next));
+            each_block(blocks, rows, room, |room, block, rows| {
+                self.block_onto(&queries, block, rows, room, partial, sum);
+            });
             self.finish_partial(sum, &mut out.rows_mut(start..end));
             start = end;
         }

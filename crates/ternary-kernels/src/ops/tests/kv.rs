@@ -150,12 +150,15 @@ impl Case {
             let new = max.max(m);
             let factors = exp(&[max - new, m - new]);
             sum = l.mul_add(factors[1], sum * factors[0]);
-            let mut o = vec![0.0f32; d];
+            let weights: Vec<f32> = block.clone().map(|j| p[j - start] * self.values.row(j, d).1).collect();
+            let largest = weights.iter().copied().fold(0.0, f32::max);
+            let mut o = vec![0i64; d];
             for j in block {
-                let (value, step) = self.values.row(j, d);
-                let weight = p[j - start] * step;
-                o.iter_mut().zip(value).for_each(|(o, v)| *o = weight.mul_add(v, *o));
+                let n = (weights[j - start] * (2047.0 / largest)).round_ties_even() as i64;
+                o.iter_mut().zip(self.values.row(j, d).0).for_each(|(o, v)| *o += n * v as i64);
             }
+            assert!(o.iter().all(|o| o.abs() < 1 << 24), "sums are exact in f32");
+            let o = o.into_iter().map(|o| o as f32 * (largest / 2047.0));
             acc.iter_mut().zip(o).for_each(|(a, o)| *a = o.mul_add(factors[1], *a * factors[0]));
             max = new;
         }
@@ -190,6 +193,54 @@ fn attention_over_codes_follows_the_definition_however_it_is_cut() {
                 assert_same(&format!("{what}, cut"), ops, &cut, &want);
             }
         }
+    }
+}
+
+/// A value that is not finite reaches every query that sees it, however small its weight, and no other; many queries and few.
+#[test]
+fn values_that_are_not_finite_are_seen() {
+    let mut random = Random(72);
+    let (d, len, heads, bad) = (32, 100, 2, 70);
+    let coded = |x: &[f32]| Coded::new(portable(), x, d, 8, false);
+    let (k, v) = (random.activations(len * d), random.activations(len * d));
+    let mut case = Case { d, heads, queries: random.activations(len * heads * d), keys: coded(&k), values: coded(&v) };
+    let want = case.attend(portable(), 0..len);
+    for step in [f32::NAN, f32::INFINITY] {
+        case.values.steps[bad] = step;
+        for ops in all_ops() {
+            for cut in [vec![0, len], (0..=len).collect()] {
+                let got: Vec<f32> = cut.windows(2).flat_map(|w| case.attend(ops, w[0]..w[1])).collect();
+                let (before, after) = got.split_at(bad * heads * d);
+                assert_same("before", ops, before, &want[..before.len()]);
+                assert!(after.iter().all(|x| !x.is_finite()), "{step}, {}", ops.isa());
+            }
+        }
+    }
+}
+
+/// The first key takes nearly all of the attention, and its value is small: the others keep their resolution.
+#[test]
+fn weights_are_fine_where_the_largest_score_has_a_small_value() {
+    let mut random = Random(73);
+    let (d, len) = (16, 64);
+    let mut k = vec![0.0; len * d];
+    k[0] = 8.0;
+    let mut v = random.activations(len * d);
+    v[..d].fill(1e-4);
+    let coded = |x: &[f32]| Coded::new(portable(), x, d, 8, false);
+    let mut queries = vec![0.0; len * d];
+    queries.chunks_mut(d).for_each(|q| q[0] = 4.0);
+    let case = Case { d, heads: 1, queries, keys: coded(&k), values: coded(&v) };
+    // Scores of 8 and of 0: with 255 steps of the largest exponential all others would vanish.
+    let p = (-8f64).exp();
+    let got = case.attend(*all_ops().last().unwrap(), len - 1..len);
+    for (i, got) in got.into_iter().enumerate() {
+        let rest: f64 = (1..len).map(|j| f64::from(v[j * d + i])).sum();
+        let sizes: f64 = (0..len).map(|j| (0..d).map(|i| f64::from(v[j * d + i]).abs()).fold(0.0, f64::max)).sum();
+        let want = (1e-4 + p * rest) / (1.0 + 63.0 * p);
+        // Half a step of 254 for each value, and half of 2047 for each weight, relative to the largest.
+        let bound = (1e-4 + p * sizes) * (0.5 / 127.0 + 64.0 * 0.5 / 2047.0);
+        assert!((f64::from(got) - want).abs() < bound, "{got} {want} {bound}");
     }
 }
 

@@ -76,9 +76,7 @@ impl Layer<'_> {
                 });
             } else {
                 sum.reset(queries.rows(), queries.head_dim);
-                self.ops.attend_blocks(&queries, 0..end, rows, attend, |block| {
-                    self.ops.merge_partial(sum, block);
-                });
+                self.ops.attend_onto(&queries, 0..end, rows, attend, sum);
                 let len = queries.tokens * width;
                 if end == blocks {
                     let out = &mut out[written..written + len];
