@@ -21,7 +21,7 @@ import subprocess
 import time
 from pathlib import Path
 
-STEPS, BATCH, CONTEXT, WARMUP = 250, 8, 256, 20
+STEPS, BATCH, CONTEXT, WARMUP = 150, 8, 256, 15
 SHAPE = {"hidden": 128, "layers": 4, "heads": 4, "kv-heads": 4}
 # Options of each mixer, and the feed-forward width that makes the models equal.
 MIXERS = {
@@ -31,7 +31,7 @@ MIXERS = {
     "gated delta": (["--mixer", "gated-delta"], 336),
     "3 gated delta, 1 attention": (["--mixer", "gated-delta,gated-delta,attention,gated-delta"], 348),
 }
-RATES = {"adamw": [1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2], "muon": [2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2]}
+RATES = {"adamw": [2.5e-3, 5e-3, 1e-2, 2e-2], "muon": [5e-3, 1e-2, 2e-2, 4e-2]}
 # Where the search of attention and of the gated delta rule found the best rates; other mixers get these.
 BEST = {"adamw": 5e-3, "muon": 1e-2}
 SEARCHED = ["attention", "gated delta"]

@@ -62,7 +62,7 @@ def main():
     for name, values in want.items():
         if name.startswith(("adam.", "muon.", "ema.")):
             out[name] = np.zeros_like(values)
-        elif name.endswith("learnable_decay"):
+        elif name.endswith("learnable_decay") and name not in have:
             times = [float(t) for t in args.times.split(",")]
             heads = values.shape[0]
             logits = [math.log(max(times[h % len(times)], 1.001) - 1) for h in range(heads)]

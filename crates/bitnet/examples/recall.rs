@@ -15,7 +15,8 @@
 //! `--write` makes texts of this kind to learn from instead, for `bitnet train --data FILE`: each tells the facts and asks
 //! for all of them in random order, every question after as many words as chance says, up to `--longest`, short distances
 //! as often as long ones on a logarithmic scale. Their random numbers are not those of the texts that are measured.
-//! `--questions` asks more often than once for each: a text of the same length then says more about the facts.
+//! `--questions` asks more often than once for each: a text of the same length then says more about the facts. With
+//! `--longest 0` nothing stands between.
 
 use std::io::Write;
 
@@ -83,7 +84,7 @@ fn write(path: &str, texts: usize, seed: u64, longest: usize, questions: usize) 
             }
             let asked = order[question % FACTS];
             let share = random.below(1 << 20) as f64 / f64::from(1 << 20);
-            let distance = (longest.max(1) as f64).powf(share) as usize;
+            let distance = (longest as f64).powf(share) as usize;
             let begin = story.len();
             while story[begin..].split_whitespace().count() < distance {
                 story += &sentence(&mut random);
