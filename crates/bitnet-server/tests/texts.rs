@@ -246,6 +246,28 @@ fn vectors_are_the_models() {
 }
 
 #[cfg(feature = "constrain")]
+/// An answer that its limit cuts within a character ends before it, whole and streamed.
+#[test]
+fn a_limit_cuts_no_character() {
+    let path = test_support::workspace_dir().join("models/tiny-ja-ttt.gguf");
+    let model = Model::builder().threads(1).load(path).unwrap();
+    let server = Running::start(model.clone(), |_| {});
+    let prompt = "吾輩は猫である。";
+    let mut divided = 0;
+    for n in 1..=12 {
+        let expected = alone(&model, prompt, options(&model, 1.0, 2, n));
+        divided += usize::from(!expected.incomplete.is_empty());
+        let mut request = json!({"prompt": prompt, "temperature": 1.0, "seed": 2, "max_tokens": n});
+        let answer = server.client.post("/v1/completions", &request).unwrap().ok();
+        assert_eq!(Some(&texts(&answer)[0]), expected.text.as_ref());
+        request["stream"] = true.into();
+        let events = server.client.stream("/v1/completions", &request).unwrap().events().unwrap();
+        assert!(events.iter().all(|e| !e.to_string().contains('\u{fffd}')), "{events:?}");
+        assert_eq!(streamed(&events, 1), [(expected.text.unwrap(), "length".to_owned())]);
+    }
+    assert!(divided >= 2, "{divided} texts were cut within a character");
+}
+
 #[test]
 fn a_schema_is_kept_and_characters_are_never_cut() {
     for model in [ttt(), attention()] {

@@ -238,8 +238,12 @@ fn rate(n: usize, time: Duration) -> f64 {
 pub struct Output {
     /// The new tokens, the one that ended the text included.
     pub ids: Vec<u32>,
-    /// The new text; `None` if the model has no tokenizer.
+    /// The new text; `None` if the model has no tokenizer. Whole characters: a text that was cut within one (by
+    /// `max_tokens`, the context, `stop_when` or a cancellation) ends before it, and the text of a model that ends it there
+    /// has U+FFFD.
     pub text: Option<String>,
+    /// The bytes of a character that the cut divided, at most 3: tokens of `ids` that `text` does not have.
+    pub incomplete: Vec<u8>,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// The probability of each token; empty unless [`GenerateOptions::logprobs`] asks for it.

@@ -18,6 +18,7 @@ pub(crate) struct GenerationState {
     stops: StopStrings,
     ids: Vec<u32>,
     text: String,
+    incomplete: Vec<u8>,
     recorder: Option<Recorder>,
     logprobs: Vec<TokenLogprob>,
     pub(crate) stats: Stats,
@@ -78,6 +79,7 @@ impl GenerationState {
             stops,
             ids: Vec::new(),
             text: String::new(),
+            incomplete: Vec::new(),
             recorder,
             logprobs: Vec::new(),
             stats: Stats::default(),
@@ -120,7 +122,7 @@ impl GenerationState {
             return None;
         }
         self.finished = Some(FinishReason::Cancelled);
-        let text = self.flush();
+        let text = self.flush(false);
         Some(Chunk { token: None, text, logprob: None })
     }
 
@@ -211,14 +213,23 @@ impl GenerationState {
             self.finished = Some(FinishReason::Length);
         }
         if self.finished.is_some() {
-            text.push_str(&self.flush());
+            text.push_str(&self.flush(ends || finished));
         }
         text
     }
 
-    /// Text that was held back, as an unfinished character or as the possible beginning of a stop text.
-    fn flush(&mut self) -> String {
-        let tail = self.decoder.as_mut().and_then(StreamDecoder::finish).unwrap_or_default();
+    /// Text that was held back, as an unfinished character or as the possible beginning of a stop text. `whole` if the
+    /// model ended the text: an unfinished character is then part of it. Else something cut the text, which ends before
+    /// that character.
+    fn flush(&mut self, whole: bool) -> String {
+        let tail = match &mut self.decoder {
+            Some(decoder) if whole => decoder.finish().unwrap_or_default(),
+            Some(decoder) => {
+                self.incomplete = decoder.take_incomplete();
+                String::new()
+            }
+            None => String::new(),
+        };
         let mut piece = self.stops.push(&tail);
         if !piece.stopped {
             piece.text.push_str(&self.stops.finish().text);
@@ -232,6 +243,7 @@ impl GenerationState {
     pub(crate) fn output(self) -> Output {
         Output {
             text: self.decoder.is_some().then_some(self.text),
+            incomplete: self.incomplete,
             ids: self.ids,
             finish_reason: self.finished.unwrap_or(FinishReason::Cancelled),
             logprobs: self.logprobs,

@@ -1,8 +1,8 @@
 //! Information about tokens and texts besides the text itself, and options that steer and end a text.
 
 use bitnet::{
-    ChooseBy, Classifier, EmbedOptions, Error, FinishReason, GenerateOptions, KvType, Model, ModelError, Pooling,
-    Speculation,
+    CancelToken, ChooseBy, Classifier, EmbedOptions, Error, FinishReason, GenerateOptions, KvType, Model, ModelError,
+    Pooling, Speculation,
 };
 
 fn model() -> Model {
@@ -192,4 +192,41 @@ fn vectors_are_pooled_hidden_states() {
     let words = model.embed(["a big dog", "a large dog", "they went home and slept"], EmbedOptions::default()).unwrap();
     let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
     assert!(cosine(&words[0], &words[1]) > cosine(&words[0], &words[2]));
+}
+
+/// Whatever ends a text within a character, the text has whole characters, and the bytes of the divided one are told.
+#[test]
+fn a_text_that_is_cut_within_a_character_ends_before_it() {
+    const SEED: u64 = 1;
+    let path = test_support::workspace_dir().join("models/tiny-ja-ttt.gguf");
+    let model = Model::builder().threads(1).load(path).unwrap();
+    let (tokenizer, prompt) = (model.tokenizer().unwrap(), "吾輩は猫である。");
+    let options = || GenerateOptions::default().seed(SEED);
+    let whole = model.session().generate(prompt, options().max_tokens(12)).unwrap().finish().unwrap();
+    assert_eq!((whole.ids.len(), whole.finish_reason), (12, FinishReason::Length));
+    let mut divided = 0;
+    for n in 1..=12 {
+        let limited = model.session().generate(prompt, options().max_tokens(n)).unwrap().finish().unwrap();
+        let stop = options().stop_when(move |ids, _| ids.len() == n);
+        let stopped = model.session().generate(prompt, stop).unwrap().finish().unwrap();
+        let cancel = CancelToken::new();
+        let mut session = model.session();
+        let mut generation = session.generate(prompt, options().cancel(&cancel)).unwrap();
+        let mut pieces: Vec<String> = generation.by_ref().take(n).map(|chunk| chunk.unwrap().text).collect();
+        cancel.cancel();
+        pieces.extend(generation.by_ref().map(|chunk| chunk.unwrap().text));
+        let cancelled = generation.finish().unwrap();
+        assert_eq!(Some(pieces.concat()), cancelled.text);
+        let reasons = [FinishReason::Length, FinishReason::Stop, FinishReason::Cancelled];
+        for (output, reason) in [limited, stopped, cancelled].into_iter().zip(reasons) {
+            assert_eq!((&output.ids[..], output.finish_reason), (&whole.ids[..n], reason));
+            let text = output.text.unwrap();
+            assert!(!text.contains('\u{fffd}'), "{n} tokens, {reason:?}: {text}");
+            // Text and bytes are all of the tokens.
+            let rest = String::from_utf8_lossy(&output.incomplete);
+            assert_eq!(text + &rest, tokenizer.decode(&output.ids, true), "{n} tokens, {reason:?}");
+            divided += usize::from(!rest.is_empty());
+        }
+    }
+    assert!(divided >= 6, "{divided} texts were cut within a character");
 }

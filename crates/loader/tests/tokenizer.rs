@@ -336,7 +336,12 @@ fn characters_over_several_tokens_come_whole() {
     let (last, first) = ids.split_last().expect("several tokens");
     let mut stream = StreamDecoder::new(&BPE);
     assert!(!first.is_empty() && first.iter().all(|id| stream.push(*id).is_none()), "{last} completes it");
+    let mut cut = stream.clone();
     assert_eq!(stream.finish().as_deref(), Some("\u{fffd}"));
+    // Or not at all.
+    let bytes = cut.take_incomplete();
+    assert!((1..4).contains(&bytes.len()) && "🧿".as_bytes().starts_with(&bytes));
+    assert_eq!((cut.finish(), cut.take_incomplete()), (None, Vec::new()));
 }
 
 #[test]

@@ -198,6 +198,7 @@ fn finish(args: &RunArgs, output: &Output, model: &Model, seed: u64, open: bool,
         return ui::print_json(&json!({
             "ids": output.ids,
             "text": output.text,
+            "incomplete": output.incomplete,
             "finish_reason": output.finish_reason.name(),
             "stats": {
                 "prompt_tokens": s.prompt_tokens,

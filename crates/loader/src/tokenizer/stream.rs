@@ -6,7 +6,8 @@ use super::Tokenizer;
 ///
 /// A piece is given out as soon as its characters are complete: the bytes of a character that is spread over several
 /// tokens (Japanese, emoji) are held back until it is whole. Bytes that can no longer become a character are given
-/// out as U+FFFD. The pieces joined, with that of [`finish`](Self::finish), are [`Tokenizer::decode`] of all the ids.
+/// out as U+FFFD. The pieces joined, with that of [`finish`](Self::finish), are [`Tokenizer::decode`] of all the ids. A text
+/// that was cut from outside ends before a character that the cut divides: [`take_incomplete`](Self::take_incomplete).
 ///
 /// Special tokens are left out unless [`with_special`](Self::with_special) asks for them.
 #[derive(Debug, Clone)]
@@ -68,6 +69,12 @@ impl StreamDecoder {
     /// Like [`Self::finish`], appending to `out`.
     pub fn finish_into(&mut self, out: &mut String) {
         self.emit(out, true);
+    }
+
+    /// Takes the bytes that are still held back, at most 3: the beginning of a character, where a text was cut within it.
+    /// The decoder is then empty, and gives out nothing for them.
+    pub fn take_incomplete(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.pending)
     }
 
     /// Moves complete characters from `pending` to `out`. An incomplete character at the end is at most 3 bytes.
