@@ -60,6 +60,15 @@ pub struct Extraction {
     pub cut: bool,
 }
 
+/// An intent with its probability.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RankedIntent {
+    /// The name of the intent.
+    pub intent: String,
+    /// Its probability, between 0 and 1.
+    pub confidence: f32,
+}
+
 /// A part of an utterance that fills a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Slot {
@@ -218,19 +227,42 @@ impl ExtractorTask<'_> {
     /// The errors of [`Extractor::extract`].
     pub fn extract_with(&self, text: &str, scratch: &mut ExtractorScratch) -> Result<Extraction, Error> {
         let found = self.extractor.inner.model.extract_into(self.task, text, scratch)?;
+        Ok(self.extraction(text, &found))
+    }
+
+    /// Extracts from `text`, with the `most` likeliest intents: the one of the extraction first.
+    ///
+    /// # Errors
+    /// The errors of [`Extractor::extract`].
+    pub fn extract_ranked(&self, text: &str, most: usize) -> Result<(Extraction, Vec<RankedIntent>), Error> {
+        self.extractor.with_scratch(|scratch| {
+            let found = self.extractor.inner.model.extract_into(self.task, text, scratch)?;
+            let mut order: Vec<usize> = (0..found.probabilities.len()).collect();
+            // By logits, which differ where probabilities round to the same; equal ones stay in the order of the task, as
+            // the likeliest is the first of them.
+            order.sort_by(|&a, &b| found.logits[b].total_cmp(&found.logits[a]));
+            let ranked = |&i: &usize| RankedIntent {
+                intent: self.config().intents[i].clone(),
+                confidence: found.probabilities[i],
+            };
+            Ok((self.extraction(text, &found), order.iter().take(most).map(ranked).collect()))
+        })
+    }
+
+    fn extraction(&self, text: &str, found: &encoder::Found<'_>) -> Extraction {
         let config = self.config();
         let slot = |span: &encoder::Span| Slot {
             name: config.slots[span.slot].clone(),
             value: text[span.range.clone()].to_owned(),
             range: span.range.clone(),
         };
-        Ok(Extraction {
+        Extraction {
             intent: config.intents[found.intent].clone(),
             confidence: found.confidence,
             out_of_scope: found.out_of_scope,
             slots: found.spans.iter().map(slot).collect(),
             cut: found.cut,
-        })
+        }
     }
 
     /// Extracts from `text` as a value of a type; `None` if it is out of scope. The type may be an enum of the intents
@@ -322,6 +354,12 @@ mod tests {
                 let found = task.extract(text).unwrap();
                 assert_eq!((&found, &task.extract_with(text, &mut scratch).unwrap()), (expected, expected));
                 assert!(found.slots.iter().all(|s| s.value == text[s.range.clone()]));
+                let (same, ranked) = task.extract_ranked(text, 3).unwrap();
+                assert_eq!((&same, ranked.len()), (&found, 3));
+                assert_eq!((&ranked[0].intent, ranked[0].confidence), (&found.intent, found.confidence));
+                assert!(ranked.is_sorted_by(|a, b| a.confidence >= b.confidence));
+                let whole: f32 = task.extract_ranked(text, 99).unwrap().1.iter().map(|r| r.confidence).sum();
+                assert!((whole - 1.0).abs() < 1e-6, "{whole}");
                 assert_eq!(
                     found.slots.first().map(|s| s.value.as_str()),
                     found.slots.first().and_then(|s| found.slot(&s.name))

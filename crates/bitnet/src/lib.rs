@@ -74,7 +74,7 @@ pub use embedder::Embedder;
 pub use error::Error;
 pub use extractor::{
     Directions, EncoderMixer, Extraction, Extractor, ExtractorConfig, ExtractorScratch, ExtractorTask,
-    ExtractorWeights, Slot, TaskConfig,
+    ExtractorWeights, RankedIntent, Slot, TaskConfig,
 };
 pub use generate::{Chunk, GenerateOptions, Generation, Output, Stats, StopWhen, WhenFull};
 pub use kernels::{ChosenBy, LayerKernel, UseTuning, kernels_for, store_tuning, tune};

@@ -67,6 +67,8 @@ pub struct Found<'a> {
     pub spans: &'a [Span],
     /// Logits of the intents, before the temperature, `[intents]`.
     pub logits: &'a [f32],
+    /// Probabilities of the intents, at the temperature of the task, `[intents]`.
+    pub probabilities: &'a [f32],
     /// Scores of the tags of each word, `[n, tags]`; minus infinity if the intent forbids a tag.
     pub emissions: &'a [f32],
     /// The tag of each word.
@@ -126,6 +128,7 @@ impl Extractor {
             out_of_scope,
             spans: &heads.tags.spans,
             logits: &heads.logits,
+            probabilities: &heads.probabilities,
             emissions: &heads.tags.emissions,
             tags: &heads.tags.tags,
             cut: s.utterance.cut(),
