@@ -1,9 +1,15 @@
 //! Checks kernels and operations inside a WebAssembly runtime, which `cargo xtask isas` builds and runs. It has nothing
 //! to print with: it returns, or it traps.
 
+use std::num::NonZeroUsize;
+
 use half::{bf16, f16};
 use ternary_kernels::check::{self_check, self_check_group};
-use ternary_kernels::{Elut, Entry, GroupKernel, Int8Batch, Int16Batch, Isa, Ops, gemm, kernels_available, registry};
+use ternary_kernels::ops::coarse::{BLOCK_ROWS, CoarseBatch, CoarsePlane, StoredRows};
+use ternary_kernels::ops::{AttendScratch, KvData, KvRows, Queries};
+use ternary_kernels::{
+    ColsMut, Elut, Entry, GroupKernel, Int8Batch, Int16Batch, Isa, Ops, Team, gemm, kernels_available, registry,
+};
 
 fn main() {
     let sets: Vec<_> = Isa::available().map(Isa::name).collect();
@@ -27,6 +33,13 @@ fn main() {
     let simd = Ops::for_isa(Isa::Simd128).expect("just listed");
     assert!(middles(portable) == middles(simd), "products whose sum lies in the middle");
     assert!(halves(portable) == halves(simd), "halves");
+    assert!(rounded(portable) == rounded(simd), "numbers rounded to halves");
+    for (rows, cols) in [(1, 1), (70, 100), (200, 256), (130, 1000)] {
+        assert_eq!(bounds(portable, rows, cols), bounds(simd, rows, cols), "bounds of a head of {rows} x {cols}");
+    }
+    for (len, head_dim) in [(1, 16), (70, 32), (130, 64), (20, 40)] {
+        assert_eq!(attended(portable, len, head_dim), attended(simd, len, head_dim), "{len} keys of {head_dim}");
+    }
     for n in [0, 1, 15, 16, 17, 64, 100, 2560] {
         for seed in 0..8 {
             assert_eq!(results(portable, n, seed), results(simd, n, seed), "{n} elements, seed {seed}");
@@ -113,6 +126,85 @@ fn halves(ops: Ops) -> Vec<u32> {
         out.push(ops.dot_f16(&one(n % 16), &finite).to_bits());
         out.push(ops.dot_f16(&[1.0; 16], &finite).to_bits());
     }
+    out
+}
+
+/// Numbers as halves, among them those in the middle between two halves and next to it, subnormal ones, those that overflow,
+/// and NaNs.
+fn rounded(ops: Ops) -> Vec<u16> {
+    let mut x = numbers(1000, 3);
+    for bits in (0..=u16::MAX).step_by(7).chain([0x7bff, 0x7c00, 0x03ff, 0x0400, 0x0001]) {
+        let half = f16::from_bits(bits).to_f32().to_bits();
+        // The middle above a normal half is bit 12; subnormal ones are reached by small numbers.
+        x.extend([0, 0x0fff, 0x1000, 0x1001, 0x1fff].map(|more| f32::from_bits(half.wrapping_add(more))));
+        x.extend([0.5, 1.0, 1.5].map(|step| f32::from(bits % 2048) * 2f32.powi(-24) + step * 2f32.powi(-24)));
+    }
+    let mut halves = vec![f16::ZERO; x.len()];
+    ops.f32_to_f16(&x, &mut halves);
+    halves.iter().map(|half| half.to_bits()).collect()
+}
+
+/// The bounds of the coarse plane of a head, whose codes and digits reach their largest values.
+fn bounds(ops: Ops, rows: usize, cols: usize) -> Vec<u32> {
+    let team = Team::new(NonZeroUsize::MIN).expect("this thread");
+    let w = numbers(rows * cols, 9);
+    let plane = CoarsePlane::build(ops, &team, rows, cols, StoredRows::F32(&w)).expect("a small head");
+    let mut batch = CoarseBatch::new(cols);
+    for (t, factor) in [1.0, 1e3, 1e-3].into_iter().enumerate() {
+        let mut x = numbers(cols, 20 + t as u64);
+        x.iter_mut().for_each(|x| *x = if t == 1 { x.signum() * factor } else { *x * factor });
+        assert!(batch.push(ops, &x), "within the limits");
+    }
+    let (n, blocks) = (batch.len(), plane.blocks());
+    let (mut upper, mut maxima) = (vec![0.0; n * blocks * BLOCK_ROWS], vec![0.0; n * blocks]);
+    let (mut upper_rows, mut maximum_rows) =
+        (ColsMut::new(&mut upper, n, blocks * BLOCK_ROWS), ColsMut::new(&mut maxima, n, blocks));
+    ops.coarse_bounds(&plane, &batch, 0..blocks, &mut upper_rows, &mut maximum_rows);
+    upper.iter().chain(&maxima).map(|x| x.to_bits()).collect()
+}
+
+/// Attention to keys and values of every type.
+fn attended(ops: Ops, len: usize, head_dim: usize) -> Vec<u32> {
+    let (tokens, group) = (3, 2);
+    let width = head_dim.next_multiple_of(16);
+    let q = numbers(tokens * group * head_dim, 1);
+    let queries = Queries {
+        data: &q,
+        tokens,
+        token_stride: group * head_dim,
+        group,
+        head_dim,
+        position: len.saturating_sub(tokens),
+        scale: 0.1,
+    };
+    let rows = |seed| numbers(len.max(tokens) * head_dim, seed);
+    let mut out = Vec::new();
+    let mut scratch = AttendScratch::new(group, head_dim);
+    let mut attend = |keys: KvData<'_>, values: KvData<'_>, stride: usize| {
+        let of = |data| KvRows::new(data, len.max(tokens), head_dim, stride);
+        let mut y = vec![0.0; tokens * group * head_dim];
+        ops.attend(&queries, of(keys), of(values), &mut scratch, &mut ColsMut::new(&mut y, tokens, group * head_dim));
+        out.extend(y.into_iter().map(f32::to_bits));
+    };
+    let (k, v) = (rows(5), rows(6));
+    attend(KvData::F32(&k), KvData::F32(&v), head_dim);
+    let half = |x: &[f32]| x.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>();
+    attend(KvData::F16(&half(&k)), KvData::F16(&half(&v)), head_dim);
+    let eight = |x: &[f32]| {
+        let mut codes = vec![0; x.len() / head_dim * width];
+        let steps = x.chunks(head_dim).zip(codes.chunks_mut(width)).map(|(x, codes)| ops.quantize_kv8(x, codes));
+        (steps.collect::<Vec<f32>>(), codes)
+    };
+    let ((ks, kc), (vs, vc)) = (eight(&k), eight(&v));
+    attend(KvData::Int8 { codes: &kc, steps: &ks }, KvData::Int8 { codes: &vc, steps: &vs }, width);
+    let four = |x: &[f32]| {
+        let mut nibbles = vec![0; x.len() / head_dim * width / 2];
+        let rows = x.chunks(head_dim).zip(nibbles.chunks_mut(width / 2));
+        (rows.map(|(x, nibbles)| ops.quantize_kv4(x, nibbles)).collect::<Vec<f32>>(), nibbles)
+    };
+    let ((ks, kc), (vs, vc)) = (four(&k), four(&v));
+    let of = |nibbles, steps| KvData::Int4 { nibbles, steps, first: None };
+    attend(of(&kc, &ks), of(&vc, &vs), width);
     out
 }
 

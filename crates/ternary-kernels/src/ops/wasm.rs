@@ -4,7 +4,7 @@ use std::arch::wasm32::*;
 
 use half::{bf16, f16};
 
-use super::lanes::{LANES, Simd};
+use super::lanes::{CHUNK, LANES, Simd};
 use crate::isa::Simd128;
 use crate::simd;
 
@@ -16,6 +16,23 @@ macro_rules! each {
     ($f:expr, $a:expr, $b:expr) => {
         [$f($a[0], $b[0]), $f($a[1], $b[1]), $f($a[2], $b[2]), $f($a[3], $b[3])]
     };
+}
+
+/// The sum of four vectors in the order of the tree: lanes l + 8, then l + 4.
+macro_rules! four {
+    ($add:ident, $v:expr) => {
+        $add($add($v[0], $v[2]), $add($v[1], $v[3]))
+    };
+}
+
+/// Lane `i` is the sum of the lanes of `v[i]` in the order of the tree: lanes l + 2 of two vectors, and of another two, then
+/// lanes l + 1 of all.
+macro_rules! four_sums {
+    ($add:ident, $v:expr) => {{
+        let pairs = |a, b| $add(i32x4_shuffle::<0, 1, 4, 5>(a, b), i32x4_shuffle::<2, 3, 6, 7>(a, b));
+        let (a, b) = (pairs(four!($add, $v[0]), four!($add, $v[1])), pairs(four!($add, $v[2]), four!($add, $v[3])));
+        $add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b))
+    }};
 }
 
 impl Simd for Simd128 {
@@ -57,9 +74,8 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn store_f16(self, v: Self::F, out: &mut [f16; LANES]) {
-        let mut lanes = [0.0; LANES];
-        self.store(v, &mut lanes);
-        *out = lanes.map(f16::from_f32);
+        let [a, b, c, d] = each!(narrow_f16, v);
+        simd::store([u16x8_narrow_i32x4(a, b), u16x8_narrow_i32x4(c, d)], out);
     }
 
     #[inline(always)]
@@ -128,9 +144,9 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn store_i8(self, a: Self::I, out: &mut [i8; LANES]) {
-        for (a, out) in a.into_iter().zip(out.as_chunks_mut::<4>().0) {
-            *out = int_lanes(a).map(|a| a as i8);
-        }
+        // Narrowing saturates, so the low bytes are singled out first.
+        let [a, b, c, d] = each!(|a| v128_and(a, i32x4_splat(0xff)), a);
+        simd::store(u8x16_narrow_i16x8(i16x8_narrow_i32x4(a, b), i16x8_narrow_i32x4(c, d)), out);
     }
 
     #[inline(always)]
@@ -139,7 +155,9 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn to_i(self, v: Self::F) -> Self::I {
-        each!(|v| i32x4_trunc_sat_f32x4(f32x4_nearest(v)), v)
+        // The unit in the last place of an f32 is 1 here. A conversion that saturates takes seven instructions on x86-64.
+        let one = f32x4_splat(12_582_912.0);
+        each!(|v| i32x4_sub(f32x4_add(v, one), one), v)
     }
     #[inline(always)]
     fn abs_bits(self, v: Self::F) -> Self::I {
@@ -152,8 +170,9 @@ impl Simd for Simd128 {
 
     #[inline(always)]
     fn sum(self, v: Self::F) -> f32 {
-        let [a, b, c, d] = lanes(f32x4_add(f32x4_add(v[0], v[2]), f32x4_add(v[1], v[3])));
-        (a + c) + (b + d)
+        let v = four!(f32x4_add, v);
+        let v = f32x4_add(v, i32x4_shuffle::<2, 3, 2, 3>(v, v));
+        f32x4_extract_lane::<0>(f32x4_add(v, i32x4_shuffle::<1, 1, 1, 1>(v, v)))
     }
     #[inline(always)]
     fn max_lane(self, v: Self::F) -> f32 {
@@ -164,41 +183,136 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn sums(self, v: [Self::F; LANES]) -> Self::F {
-        let sums: [f32; LANES] = std::array::from_fn(|i| self.sum(v[i]));
-        self.load(&sums)
+        macro_rules! sums {
+            ($i:expr) => {
+                four_sums!(f32x4_add, [v[$i], v[$i + 1], v[$i + 2], v[$i + 3]])
+            };
+        }
+        [sums!(0), sums!(4), sums!(8), sums!(12)]
+    }
+    #[inline(always)]
+    fn transpose(self, v: [Self::F; LANES]) -> [Self::F; LANES] {
+        let mut out = v;
+        // Written out: the vectors stay in registers only if no loop around them is left to unroll.
+        macro_rules! quarters {
+            ($i:expr => $($j:expr),+) => {$(
+                // Four lanes of four vectors.
+                let [a, b, c, d] = [v[4 * $i][$j], v[4 * $i + 1][$j], v[4 * $i + 2][$j], v[4 * $i + 3][$j]];
+                let (ab, cd) = (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<0, 4, 1, 5>(c, d));
+                out[4 * $j][$i] = i32x4_shuffle::<0, 1, 4, 5>(ab, cd);
+                out[4 * $j + 1][$i] = i32x4_shuffle::<2, 3, 6, 7>(ab, cd);
+                let (ab, cd) = (i32x4_shuffle::<2, 6, 3, 7>(a, b), i32x4_shuffle::<2, 6, 3, 7>(c, d));
+                out[4 * $j + 2][$i] = i32x4_shuffle::<0, 1, 4, 5>(ab, cd);
+                out[4 * $j + 3][$i] = i32x4_shuffle::<2, 3, 6, 7>(ab, cd);
+            )+};
+        }
+        quarters!(0 => 0, 1, 2, 3);
+        quarters!(1 => 0, 1, 2, 3);
+        quarters!(2 => 0, 1, 2, 3);
+        quarters!(3 => 0, 1, 2, 3);
+        out
     }
     #[inline(always)]
     fn sum_i(self, a: Self::I) -> i32 {
-        int_lanes(i32x4_add(i32x4_add(a[0], a[1]), i32x4_add(a[2], a[3]))).into_iter().fold(0, i32::wrapping_add)
+        let a = four!(i32x4_add, a);
+        let a = i32x4_add(a, i32x4_shuffle::<2, 3, 2, 3>(a, a));
+        i32x4_extract_lane::<0>(i32x4_add(a, i32x4_shuffle::<1, 1, 1, 1>(a, a)))
+    }
+    #[inline(always)]
+    fn sums_i(self, v: [Self::I; LANES]) -> Self::I {
+        macro_rules! sums {
+            ($i:expr) => {
+                four_sums!(i32x4_add, [v[$i], v[$i + 1], v[$i + 2], v[$i + 3]])
+            };
+        }
+        [sums!(0), sums!(4), sums!(8), sums!(12)]
+    }
+    #[inline(always)]
+    fn dot_i8(self, acc: Self::I, q: &[i8; CHUNK], k: &[u8; CHUNK]) -> Self::I {
+        let (q, k): ([v128; 4], [v128; 4]) = (simd::load(q), simd::load(k));
+        let dot = |q, k| {
+            let low = i32x4_dot_i16x8(i16x8_extend_low_i8x16(q), i16x8_extend_low_i8x16(k));
+            i32x4_add(low, i32x4_dot_i16x8(i16x8_extend_high_i8x16(q), i16x8_extend_high_i8x16(k)))
+        };
+        each!(i32x4_add, acc, each!(dot, q, k))
+    }
+    const DOT_I4_BIAS: i32 = 8;
+    #[inline(always)]
+    fn dot_i4(self, acc: Self::I, [low, high]: [&[i8; CHUNK]; 2], k: &[u8; CHUNK]) -> Self::I {
+        let (low, high, k): ([v128; 4], [v128; 4], [v128; 4]) = (simd::load(low), simd::load(high), simd::load(k));
+        let mut sums = acc;
+        for i in 0..4 {
+            // Raised by 8, a nibble in two's complement has no sign.
+            let k = v128_xor(k[i], u8x16_splat(0x88));
+            let lower = v128_and(k, u8x16_splat(0x0f));
+            let upper = v128_and(u16x8_shr(k, 4), u8x16_splat(0x0f));
+            sums[i] = i32x4_add(sums[i], dot_small(low[i], lower, high[i], upper));
+        }
+        sums
     }
     #[inline(always)]
     fn max_lane_i(self, a: Self::I) -> i32 {
-        let [a, b, c, d] = int_lanes(i32x4_max(i32x4_max(a[0], a[1]), i32x4_max(a[2], a[3])));
-        a.max(b).max(c.max(d))
+        let a = four!(i32x4_max, a);
+        let a = i32x4_max(a, i32x4_shuffle::<2, 3, 2, 3>(a, a));
+        i32x4_extract_lane::<0>(i32x4_max(a, i32x4_shuffle::<1, 1, 1, 1>(a, a)))
     }
 }
 
 /// The f16 in each lane as f32, exactly. Exponent and fraction are moved to their places and multiplied by the ratio of
 /// the powers of two that they then stand for, which makes subnormal numbers normal; infinities and NaNs get the
-/// largest exponent, and NaNs become quiet, as in every conversion.
+/// largest exponent.
 #[inline(always)]
 fn widen_f16(x: v128) -> v128 {
     let sign = i32x4_shl(v128_and(x, u32x4_splat(0x8000)), 16);
     let moved = i32x4_shl(v128_and(x, u32x4_splat(0x7fff)), 13);
     let scaled = f32x4_mul(moved, f32x4_splat(f32::from_bits((127 + 112) << 23)));
     let special = v128_and(i32x4_gt(moved, u32x4_splat((0x7c00 << 13) - 1)), u32x4_splat(0xff << 23));
-    let quiet = v128_and(i32x4_gt(moved, u32x4_splat(0x7c00 << 13)), u32x4_splat(1 << 22));
-    v128_or(v128_or(scaled, sign), v128_or(special, quiet))
+    v128_or(v128_or(scaled, sign), special)
+}
+
+/// The f32 in each lane as f16, rounded to nearest, ties to even. A sum with half of what the f16 lacks, less one where the
+/// last bit is even, carries into the exponent where it must, up to infinity; the sum of a subnormal number and the power of
+/// two whose last place is that of a subnormal f16 is rounded by the addition itself.
+#[inline(always)]
+fn narrow_f16(v: v128) -> v128 {
+    const INFINITE: u32 = 0xff << 23;
+    /// 2^-14, the least normal f16; 65536, beyond all that round to a number.
+    const LEAST: u32 = 113 << 23;
+    const BEYOND: u32 = 143 << 23;
+    /// The last place of the f32 1/2 is 2^-24.
+    const HALF: u32 = 126 << 23;
+    let sign = v128_and(v, u32x4_splat(1 << 31));
+    let a = v128_xor(v, sign);
+    let odd = v128_and(u32x4_shr(a, 13), u32x4_splat(1));
+    let normal = u32x4_shr(i32x4_add(i32x4_sub(a, u32x4_splat((112 << 23) - 0xfff)), odd), 13);
+    let subnormal = i32x4_sub(f32x4_add(a, u32x4_splat(HALF)), u32x4_splat(HALF));
+    let nan = v128_and(i32x4_gt(a, u32x4_splat(INFINITE)), v128_or(u32x4_splat(0x200), u32x4_shr(i32x4_shl(a, 9), 22)));
+    let special = v128_or(u32x4_splat(0x7c00), nan);
+    let small = i32x4_lt(a, u32x4_splat(LEAST));
+    let large = i32x4_ge(a, u32x4_splat(BEYOND));
+    let finite = v128_bitselect(subnormal, normal, small);
+    v128_or(v128_bitselect(special, finite, large), u32x4_shr(sign, 16))
+}
+
+/// Sums of codes below 16 and activations, of two registers of each: four products in each lane.
+#[cfg(not(target_feature = "relaxed-simd"))]
+#[inline(always)]
+fn dot_small(a: v128, x: v128, b: v128, y: v128) -> v128 {
+    let low = i16x8_add(i16x8_extmul_low_i8x16(a, x), i16x8_extmul_low_i8x16(b, y));
+    let high = i16x8_add(i16x8_extmul_high_i8x16(a, x), i16x8_extmul_high_i8x16(b, y));
+    i32x4_extadd_pairwise_i16x8(i16x8_add(low, high))
+}
+
+/// The same by the relaxed product, whose result hosts agree on: codes have no more than seven bits, and two products fit 16.
+#[cfg(target_feature = "relaxed-simd")]
+#[inline(always)]
+fn dot_small(a: v128, x: v128, b: v128, y: v128) -> v128 {
+    i32x4_extadd_pairwise_i16x8(i16x8_add(i16x8_relaxed_dot_i8x16_i7x16(a, x), i16x8_relaxed_dot_i8x16_i7x16(b, y)))
 }
 
 #[inline(always)]
 fn lanes(v: v128) -> [f32; 4] {
     [f32x4_extract_lane::<0>(v), f32x4_extract_lane::<1>(v), f32x4_extract_lane::<2>(v), f32x4_extract_lane::<3>(v)]
-}
-
-#[inline(always)]
-fn int_lanes(v: v128) -> [i32; 4] {
-    [i32x4_extract_lane::<0>(v), i32x4_extract_lane::<1>(v), i32x4_extract_lane::<2>(v), i32x4_extract_lane::<3>(v)]
 }
 
 /// `a * b + c`, rounded once. The relaxed instruction is fused or not, as the host likes: a program that is built with

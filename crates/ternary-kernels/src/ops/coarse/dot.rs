@@ -2,7 +2,7 @@
 
 use super::input::Digits;
 use super::{CoarseBatch, PANEL, Unit};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "wasm32"))]
 use crate::ops::Backend;
 use crate::ops::Ops;
 
@@ -32,6 +32,10 @@ impl Ops {
                 Backend::Avx2(token) => return dot_x86::avx2::dots(token, panel, x, out),
                 Backend::Avx512(token) => return dot_x86::avx512::dots(token, panel, x, out),
             }
+        }
+        #[cfg(target_arch = "wasm32")]
+        if let Backend::Simd128(token) = self.backend {
+            return super::dot_wasm::dots(token, panel, x, out);
         }
         for (t, out) in out.iter_mut().enumerate() {
             *out = dots(panel, x.digits(t));

@@ -78,6 +78,8 @@ mod build;
 mod dot;
 #[cfg(target_arch = "x86_64")]
 mod dot_sse41;
+#[cfg(target_arch = "wasm32")]
+mod dot_wasm;
 #[cfg(target_arch = "x86_64")]
 mod dot_x86;
 mod input;
