@@ -1,6 +1,7 @@
 //! Extractors of utterances: intent, slots, out of scope.
 
 use serde::Serialize;
+use ternary_kernels::SharedBytes;
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::{Failure, Upload};
@@ -21,7 +22,11 @@ struct Answer<'a> {
     out_of_scope: bool,
     slots: Vec<SlotAnswer<'a>>,
     cut: bool,
+    alternatives: &'a [bitnet::RankedIntent],
 }
+
+/// Intents that an answer names, the chosen one included.
+const ALTERNATIVES: usize = 5;
 
 #[derive(Debug, Serialize)]
 struct SlotAnswer<'a> {
@@ -50,8 +55,8 @@ impl Extractor {
     /// `model` for a file that is damaged or no extractor.
     #[wasm_bindgen(constructor)]
     pub fn new(file: Upload) -> Result<Self, Failure> {
-        let bytes = file.complete()?.as_ref().to_vec();
-        Ok(Self { inner: bitnet::Extractor::from_bytes(bytes)? })
+        let weights = loader::extractor::read_bytes(SharedBytes::new(file.complete()?))?;
+        Ok(Self { inner: bitnet::Extractor::from_weights(weights)? })
     }
 
     /// Its tasks with their intents and slots, as JSON.
@@ -63,15 +68,14 @@ impl Extractor {
         json(&self.inner.config().tasks.iter().map(task).collect::<Vec<_>>())
     }
 
-    /// Intent and slots of `text`, as JSON; of the first task, or of the one that is named.
+    /// Intent, likeliest other intents and slots of `text`, as JSON; of the first task, or of the one that is named.
     ///
     /// # Errors
     /// `request` for a task that it does not have.
     pub fn extract(&self, text: &str, task: Option<String>) -> Result<String, Failure> {
-        let found = match task {
-            Some(name) => self.inner.task(&name)?.extract(text)?,
-            None => self.inner.extract(text)?,
-        };
+        let first = || self.inner.config().tasks.first().map_or("", |task| &task.name);
+        let task = self.inner.task(task.as_deref().unwrap_or_else(first))?;
+        let (found, ranked) = task.extract_ranked(text, ALTERNATIVES)?;
         let units = |byte: usize| text.get(..byte).map_or(0, |head| head.encode_utf16().count());
         let slots = found.slots.iter().map(|s| SlotAnswer {
             name: &s.name,
@@ -85,6 +89,7 @@ impl Extractor {
             out_of_scope: found.out_of_scope,
             slots: slots.collect(),
             cut: found.cut,
+            alternatives: &ranked,
         })
     }
 

@@ -153,6 +153,11 @@ export class WorkerBackend implements Backend {
     return this.#call("extract", [id, text, task]);
   }
 
+  /** Milliseconds of one extraction of this text, without the way to the worker and back. */
+  timeExtraction(id: string, text: string, task?: string): Promise<number> {
+    return this.#call("timeExtraction", [id, text, task]);
+  }
+
   /** The vector of a text, of length 1. */
   embed(id: string, text: string): Promise<Float32Array> {
     return this.#call("embed", [id, text]);
@@ -161,6 +166,11 @@ export class WorkerBackend implements Backend {
   /** Frees an extractor. */
   closeExtractor(id: string): Promise<void> {
     return this.#call("closeExtractor", [id]);
+  }
+
+  /** Whether a file is an extractor, by its first bytes; a file that is neither counts as a model, and loading it says why. */
+  kindOf(source: Source): Promise<"model" | "extractor"> {
+    return this.#call("kindOf", [source]);
   }
 
   /** Models that `keep` has stored in this browser. */

@@ -160,6 +160,11 @@ export class Extractor {
     return this.backend.extract(this.#id, text, task);
   }
 
+  /** Milliseconds of one extraction of this text, without the way to the worker and back. */
+  time(text: string, task?: string): Promise<number> {
+    return this.backend.timeExtraction(this.#id, text, task);
+  }
+
   /** The vector of a text, of length 1. */
   embed(text: string): Promise<Float32Array> {
     return this.backend.embed(this.#id, text);

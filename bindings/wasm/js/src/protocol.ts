@@ -15,8 +15,10 @@ export type Method =
   | "close"
   | "loadExtractor"
   | "extract"
+  | "timeExtraction"
   | "embed"
   | "closeExtractor"
+  | "kindOf"
   | "storedModels"
   | "removeStored"
   | "clearStored";

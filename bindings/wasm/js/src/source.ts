@@ -7,7 +7,7 @@ import { cached, openStored, store } from "./storage.js";
 /** What a model is loaded from: the sources of the page, a file that was dropped, one that was stored. */
 export type Source =
   | ModelSource
-  /** A file or blob, read piece by piece; with `keep` it is stored in the browser under its name. */
+  /** A file or blob, read piece by piece; with `keep` it is stored in the browser under its name once it is open, if there is room. */
   | { kind: "file"; file: Blob; name: string; keep?: boolean }
   /** A file that `keep` has stored. */
   | { kind: "stored"; name: string };
@@ -20,6 +20,8 @@ export interface Opened {
   sha256?: string | undefined;
   /** Called once all bytes have come and are right, or not. */
   settle(good: boolean): Promise<void>;
+  /** Stores the file, if that was asked for. Called once it is known to be one that can be opened. */
+  keep?: () => Promise<void>;
 }
 
 const nothing = async () => {};
@@ -53,8 +55,9 @@ export async function open(source: Source, builtin: string, signal?: AbortSignal
       return { stream: streamOf(source.bytes), bytes: source.bytes.length, name: source.name, settle: nothing };
     case "file": {
       const { file, name } = source;
-      if (source.keep) await store(name, file);
-      return { stream: file.stream(), bytes: file.size, name, settle: nothing };
+      // Without room for it, or without a private file system, it is open all the same.
+      const keep = () => store(name, file).catch(() => undefined);
+      return { stream: file.stream(), bytes: file.size, name, settle: nothing, ...(source.keep ? { keep } : {}) };
     }
     case "stored": {
       const file = await openStored(source.name);
@@ -65,6 +68,35 @@ export async function open(source: Source, builtin: string, signal?: AbortSignal
     default:
       throw unknown("the source", (source as { kind?: unknown } | undefined)?.kind);
   }
+}
+
+/** Bytes of a file in which its architecture is looked for: it is the first of the entries. */
+const HEAD = 64 << 10;
+
+/** The architecture that the first bytes of a GGUF file name; nothing if they do not. */
+export function architectureOf(head: Uint8Array): string | null {
+  const key = new TextEncoder().encode("general.architecture");
+  const view = new DataView(head.buffer, head.byteOffset, head.byteLength);
+  const at = head.findIndex((_, i) => key.every((byte, j) => head[i + j] === byte));
+  // The type of the value, text, and its length.
+  const text = at + key.length + 12;
+  if (at < 0 || text > head.length || view.getUint32(text - 12, true) !== 8) return null;
+  const length = view.getUint32(text - 8, true);
+  return length > 100 ? null : new TextDecoder().decode(head.subarray(text, text + length));
+}
+
+/** Whether a file is an extractor. What cannot be told counts as a model. */
+export async function kindOf(source: Source): Promise<"model" | "extractor"> {
+  let head: Uint8Array;
+  if (source.kind === "bytes") {
+    head = source.bytes.subarray(0, HEAD);
+  } else if (source.kind === "file" || source.kind === "stored") {
+    const file = source.kind === "file" ? source.file : await openStored(source.name);
+    head = new Uint8Array(await file.slice(0, HEAD).arrayBuffer());
+  } else {
+    return "model";
+  }
+  return architectureOf(head) === "bitnet-extractor" ? "extractor" : "model";
 }
 
 type FromUrl = { url: string; bytes?: number; sha256?: string; name?: string };

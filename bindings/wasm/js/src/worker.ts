@@ -6,6 +6,7 @@ import type { LoadOptions } from "./engine.js";
 import { asFailure, unknown } from "./failure.js";
 import { hasFusedSimd } from "./features.js";
 import type { FromWorker, Method, ToWorker } from "./protocol.js";
+import { kindOf } from "./source.js";
 import type { Source } from "./source.js";
 import { cachedModule, clearStored, removeStored, storedModels } from "./storage.js";
 
@@ -41,6 +42,8 @@ async function call(id: number, method: Method, args: unknown[]): Promise<unknow
       return removeStored(args[0] as string);
     case "clearStored":
       return clearStored();
+    case "kindOf":
+      return kindOf(args[0] as Source);
     default:
   }
   if (method === "load" || method === "loadExtractor") {
@@ -75,6 +78,8 @@ async function call(id: number, method: Method, args: unknown[]): Promise<unknow
       return of.close(args[0] as string);
     case "extract":
       return of.extract(args[0] as string, args[1] as string, args[2] as string | undefined);
+    case "timeExtraction":
+      return of.timeExtraction(args[0] as string, args[1] as string, args[2] as string | undefined);
     case "embed":
       return of.embed(args[0] as string, args[1] as string);
     case "closeExtractor":

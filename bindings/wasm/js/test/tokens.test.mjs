@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { before, test } from "node:test";
 
-import { engine as start, module, path, runNative, source } from "./common.mjs";
+import { kindOf } from "../dist/source.js";
+import { bytes, engine as start, module, path, runNative, source } from "./common.mjs";
 
 const MODELS = [
   ["crates/bitnet/models/tiny-stories-ttt.gguf", ["Once upon a time", "Lily had a red ball. \u00e9\u4f60\u597d"]],
@@ -59,6 +60,27 @@ for (const [model, prompts] of MODELS) {
   });
 }
 
+test("a limit within a character ends the text before it", async () => {
+  const model = "models/tiny-ja-ttt.gguf";
+  const prompt = "吾輩は猫である。";
+  await engine.load(source(model));
+  let divided = 0;
+  for (let tokens = 1; tokens <= 12; tokens++) {
+    const args = ["run", "-q", "-m", path(model), "--json", "-n", String(tokens), "--temperature", "1", "--top-p", "1", "--seed", "2"];
+    const expected = JSON.parse(runNative([...args, "-p", prompt]));
+    const session = await engine.open();
+    let text = "";
+    const sampling = { temperature: 1, topP: 1, topK: 0, minP: 0, seed: 2 };
+    const request = { id: "g", session, prompt: { kind: "text", text: prompt }, sampling, maxTokens: tokens };
+    const { ids } = await engine.generateTokens(request, (event) => event.kind === "text" && (text += event.text));
+    assert.deepEqual([[...ids], text], [expected.ids, expected.text]);
+    assert.ok(!text.includes("\ufffd"), text);
+    divided += expected.incomplete.length > 0;
+    await engine.close(session);
+  }
+  assert.ok(divided > 0, "no text was cut within a character");
+});
+
 test("inner losses of test-time-training layers", async () => {
   const info = await engine.load(source("crates/bitnet/models/tiny-stories-ttt.gguf"));
   assert.ok(info.innerLoss);
@@ -103,11 +125,32 @@ test("intents and slots", async () => {
         [found.intent, found.confidence, found.outOfScope, found.cut, found.slots.map((s) => [s.name, s.value])],
         [expected.intent, expected.confidence, expected.out_of_scope, expected.cut, expected.slots.map((s) => [s.name, s.value])],
       );
+      assert.deepEqual(found.alternatives[0], { intent: found.intent, confidence: found.confidence });
+      assert.equal(found.alternatives.length, Math.min(5, tasks[0].intents.length));
+      assert.ok(found.alternatives.every((a, i, all) => i === 0 || a.confidence <= all[i - 1].confidence));
       // Positions count as strings do here.
       for (const slot of found.slots) assert.equal(text.slice(slot.start, slot.end), slot.value);
     }
+    assert.ok((await engine.timeExtraction(id, texts[0])) > 0);
     const vector = await engine.embed(id, texts[0]);
     assert.ok(Math.abs(Math.hypot(...vector) - 1) < 1e-5);
     await engine.closeExtractor(id);
+  }
+});
+
+test("extractors and models are told apart by their first bytes", async () => {
+  const kinds = { extractor: ["models/intent/extractor.gguf", "models/intent/extractor-ja.gguf"], model: MODELS.map(([name]) => name) };
+  for (const [kind, names] of Object.entries(kinds)) {
+    for (const name of names) {
+      assert.equal(await kindOf(source(name)), kind, name);
+      assert.equal(await kindOf({ kind: "file", file: new Blob([bytes(name)]), name }), kind, name);
+    }
+  }
+  // What is cut off or no such file at all is for the loader to refuse.
+  const head = bytes("models/intent/extractor.gguf");
+  for (let cut = 0; cut < 100; cut++) assert.ok(["model", "extractor"].includes(await kindOf({ kind: "bytes", bytes: head.slice(0, cut), name: "cut" })));
+  const long = new TextEncoder().encode("general.architecture\x08\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff");
+  for (const other of [new Uint8Array(0), new Uint8Array(100), long]) {
+    assert.equal(await kindOf({ kind: "bytes", bytes: other, name: "other" }), "model");
   }
 });
