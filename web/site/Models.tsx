@@ -3,12 +3,16 @@ import type { LoadProgress } from "bitnet-wasm";
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import type { Controller } from "../src/state/controller.ts";
-import type { SiteBackend } from "./backend.ts";
+import { choiceOf, nameOf, type SiteBackend } from "./backend.ts";
 
 const TEXTS = {
   en: {
     title: "Model",
     builtin: "Stories in English (built in)",
+    utterances: "Intent and slots of a sentence",
+    extractors: { en: "English: music, weather, tables, 150 more", ja: "Japanese: questions about a topic" },
+    stored: "Kept in this browser",
+    unkept: "Not kept: there is no room for it",
     open: "Open a GGUF file",
     remove: "Remove from this browser",
     hint: "Or drop a file anywhere on this page. It stays on this computer.",
@@ -19,6 +23,10 @@ const TEXTS = {
   ja: {
     title: "モデル",
     builtin: "英語の物語（内蔵）",
+    utterances: "文の意図とスロット",
+    extractors: { en: "英語：音楽、天気、予約など", ja: "日本語：話題についての質問" },
+    stored: "このブラウザーに保存済み",
+    unkept: "未保存：空き容量が足りません",
     open: "GGUF ファイルを開く",
     remove: "このブラウザーから削除",
     hint: "ファイルをこのページにドロップすることもできます。ファイルはこのコンピューターの外に出ません。",
@@ -35,7 +43,7 @@ interface Props {
 
 /** Loads a file that the reader chose or dropped, and keeps it. */
 export async function openFile({ backend, controller }: Props, file: File): Promise<void> {
-  backend.choose({ kind: "file", file, name: file.name, keep: true });
+  backend.choose({ kind: "file", file });
   await controller.connect();
 }
 
@@ -52,22 +60,38 @@ export function Models({ backend, controller }: Props): JSX.Element {
     });
   useEffect(() => void refresh(), []);
   const choose = async (name: string) => {
-    backend.choose(name === "" ? { kind: "builtin" } : { kind: "stored", name });
+    backend.choose(choiceOf(name));
     await controller.connect();
     await refresh();
   };
-  const chosen = backend.chosen ?? "";
+  const chosen = nameOf(backend.chosen) ?? "";
   return (
     <section class="models" aria-label={t.title}>
       <label>
         {t.title}
         <select value={chosen} onChange={(event) => void choose(event.currentTarget.value)}>
           <option value="">{t.builtin}</option>
-          {stored.map(({ name, bytes }) => (
-            <option key={name} value={name}>
-              {name} ({megabytes(bytes)} MB)
-            </option>
-          ))}
+          <optgroup label={t.utterances}>
+            {(["en", "ja"] as const).map((language) => (
+              <option key={language} value={`/${language}`}>
+                {t.extractors[language]}
+              </option>
+            ))}
+          </optgroup>
+          {stored.length > 0 && (
+            <optgroup label={t.stored}>
+              {stored.map(({ name, bytes }) => (
+                <option key={name} value={name}>
+                  {name} ({megabytes(bytes)} MB)
+                </option>
+              ))}
+            </optgroup>
+          )}
+          {backend.chosen.kind === "file" && (
+            <optgroup label={t.unkept}>
+              <option value={chosen}>{chosen}</option>
+            </optgroup>
+          )}
         </select>
       </label>
       <label>
@@ -83,13 +107,15 @@ export function Models({ backend, controller }: Props): JSX.Element {
         />
       </label>
       <p>{t.hint}</p>
-      {chosen !== "" && (
+      {backend.chosen.kind === "stored" && (
         <button
           type="button"
           class="plain"
           onClick={async () => {
             await backend.worker.removeStored(chosen);
-            await choose("");
+            if (backend.extractor === null) return choose("");
+            backend.closeExtractor();
+            await refresh();
           }}
         >
           {t.remove}

@@ -1,12 +1,28 @@
 /** The page on its own: the model computes in this browser, without a server. */
 import { render } from "preact";
 import { start } from "../src/start.tsx";
+import { Extract } from "../src/ui/Extract.tsx";
 import { SiteBackend } from "./backend.ts";
 import { Models, openFile, Progress } from "./Models.tsx";
 import "./site.css";
 
 const backend = new SiteBackend();
-const controller = start(backend, (controller) => <Models backend={backend} controller={controller} />);
+const controller = start(backend, {
+  models: (controller) => <Models backend={backend} controller={controller} />,
+  other: (controller) => ({
+    current() {
+      const { extractor } = backend;
+      if (extractor === null) return null;
+      const { language } = controller.state.preferences;
+      const close = () => backend.closeExtractor();
+      return {
+        name: extractor.name,
+        view: <Extract key={extractor.name} extractor={extractor} language={language} onClose={close} />,
+      };
+    },
+    subscribe: (listener) => backend.onExtractor(listener),
+  }),
+});
 const corner = document.body.appendChild(document.createElement("div"));
 render(<Progress backend={backend} controller={controller} />, corner);
 

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
+import { EXTRACT } from "../src/i18n/extract.ts";
 import { formatFor, LANGUAGES } from "../src/i18n/format.ts";
 
 /** All texts with their paths; functions are called with marks, which their results must contain. */
@@ -18,8 +19,8 @@ function texts(value: unknown, path: string, out: Map<string, string>): Map<stri
 }
 
 describe("languages", () => {
-  const en = texts(LANGUAGES.en, "", new Map());
-  const ja = texts(LANGUAGES.ja, "", new Map());
+  const en = texts(EXTRACT.en, "extract", texts(LANGUAGES.en, "", new Map()));
+  const ja = texts(EXTRACT.ja, "extract", texts(LANGUAGES.ja, "", new Map()));
 
   it("have the same texts, none of them empty", () => {
     expect([...ja.keys()]).toEqual([...en.keys()]);

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { isComposing } from "../src/ui/Composer.tsx";
 import { lossCurves, niceAbove } from "../src/ui/charts.tsx";
+import { parts } from "../src/ui/Extract.tsx";
 
 describe("charts", () => {
   it("end at round numbers", () => {
@@ -15,6 +16,37 @@ describe("charts", () => {
     expect(mean.at(-1)?.[0]).toBe(144);
     expect(mean.at(-1)?.[1]).toBeLessThan(0.65);
     expect(lossCurves([])).toEqual({ layers: [], mean: [] });
+  });
+});
+
+describe("a text with its slots", () => {
+  const slot = (name: string, text: string, value: string) => {
+    const start = text.indexOf(value);
+    return { name, value, start, end: start + value.length };
+  };
+
+  it("is the same text in pieces", () => {
+    const text = "play some jazz by miles davis";
+    const found = parts(text, [slot("artist", text, "miles davis"), slot("genre", text, "jazz")]);
+    expect(found.map(({ text, name }) => [text, name])).toEqual([
+      ["play some ", null],
+      ["jazz", "genre"],
+      [" by ", null],
+      ["miles davis", "artist"],
+    ]);
+    expect(parts("", [])).toEqual([]);
+    expect(parts(text, []).map((part) => part.text)).toEqual([text]);
+  });
+
+  it("counts characters outside the basic plane as strings do, and keeps the text where slots overlap", () => {
+    const text = "𠮷野家は好き？";
+    expect(parts(text, [slot("topic", text, "𠮷野家")]).map((part) => part.text)).toEqual(["𠮷野家", "は好き？"]);
+    const bad = [slot("a", text, "野家は"), slot("b", text, "家は好"), { name: "c", value: "", start: 90, end: 99 }];
+    expect(
+      parts(text, bad)
+        .map((part) => part.text)
+        .join(""),
+    ).toBe(text);
   });
 });
 

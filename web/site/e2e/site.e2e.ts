@@ -1,46 +1,26 @@
 /** The static site in a browser: everything that a visitor does, without a server of ours. */
 import { execFileSync } from "node:child_process";
-import { createReadStream, existsSync, statSync } from "node:fs";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { extname, join, normalize } from "node:path";
+import { readFileSync } from "node:fs";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { accessibilityFindings, launch, open, PICTURES } from "../../e2e/harness.ts";
+import { type Served, serveSite } from "./serve.ts";
 
 const ROOT = new URL("../../../", import.meta.url).pathname;
-const SITE = `${ROOT}target/site`;
-const TYPES: Record<string, string> = {
-  ".css": "text/css",
-  ".html": "text/html",
-  ".js": "text/javascript",
-  ".svg": "image/svg+xml",
-  ".wasm": "application/wasm",
-};
 
 let browser: Browser;
-let server: Server;
+let server: Served;
 let url: string;
 
-/** Any static server: files of a folder, below a path of its own. */
 beforeAll(async () => {
-  if (!existsSync(`${SITE}/index.html`)) throw new Error("target/site is missing: cargo xtask web");
-  server = createServer((request, response) => {
-    const path = new URL(request.url ?? "/", "http://x").pathname.replace(/^\/somewhere/, "");
-    const file = join(SITE, normalize(path).replace(/\/$/, "/index.html"));
-    if (!statSync(file, { throwIfNoEntry: false })?.isFile()) return void response.writeHead(404).end();
-    response.writeHead(200, { "content-type": TYPES[extname(file)] ?? "application/octet-stream" });
-    createReadStream(file).pipe(response);
-  });
-  await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
-  url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/somewhere/`;
+  server = await serveSite();
+  url = server.url;
   browser = await launch();
 });
 
 afterAll(async () => {
   await browser?.close();
-  server?.closeAllConnections();
-  server?.close();
+  server?.stop();
 });
 
 const field = (page: Page) => page.locator("#message");
@@ -150,6 +130,109 @@ describe("the site", () => {
     await page.getByRole("alert").first().waitFor();
     await page.reload();
     await page.locator("article").first().waitFor();
+    await page.keyboard.press("Alt+Comma");
+    const stored = page.locator(".models select option");
+    expect(await stored.evaluateAll((all) => all.map((option) => (option as HTMLOptionElement).value))).not.toContain(
+      "broken.gguf",
+    );
+    expect(problems).toEqual([]);
+    await page.context().close();
+  });
+
+  it("an answer that its length cuts within a character has whole ones", async () => {
+    const { page, problems } = await open(browser, url, { locale: "ja-JP" });
+    await ready(page);
+    await page.keyboard.press("Alt+Comma");
+    await page.locator(".models input[type=file]").setInputFiles(`${ROOT}models/tiny-ja-ttt.gguf`);
+    await expect.poll(() => page.locator(".models select").inputValue()).toBe("tiny-ja-ttt.gguf");
+    await page.locator("#seed").fill("1");
+    await page.keyboard.press("Escape");
+    const program = process.env.BITNET ?? `${ROOT}target/debug/bitnet`;
+    let divided = 0;
+    for (const tokens of [3, 5, 7, 8, 10]) {
+      await page.keyboard.press("Alt+Comma");
+      await page.locator("#max-tokens").fill(String(tokens));
+      await page.keyboard.press("Escape");
+      await page.keyboard.press("Alt+KeyN");
+      const text = await tell(page, "吾輩は猫である。");
+      const args = ["run", "-q", "-m", `${ROOT}models/tiny-ja-ttt.gguf`, "--json", "--seed", "1", "-n", String(tokens)];
+      const native = execFileSync(program, [...args, "-p", "吾輩は猫である。"], { encoding: "utf8" });
+      const said = JSON.parse(native) as { text: string; incomplete: number[] };
+      expect(text.replace(/\s+/g, " ").trim()).toBe(`吾輩は猫である。${said.text}`.replace(/\s+/g, " ").trim());
+      expect(text).not.toContain("\ufffd");
+      if (said.incomplete.length > 0) divided += 1;
+    }
+    expect(divided).toBeGreaterThan(0);
+    expect(problems).toEqual([]);
+    await page.context().close();
+  });
+
+  it("names the intent of a sentence while it is typed, and is there after a reload, without a network too", async () => {
+    const { page, problems } = await open(browser, url);
+    await ready(page);
+    await page.keyboard.press("Alt+Comma");
+    await page.locator(".models select").selectOption("/en");
+    await page.keyboard.press("Escape");
+    const sentence = page.locator("#utterance");
+    await sentence.waitFor();
+    await sentence.pressSequentially("play some jazz by miles davis");
+    await expect.poll(() => page.locator(".finding .intent").innerText()).toMatch(/^PlayMusic\s+9\d/);
+    const marks = page.locator(".marked mark");
+    await expect.poll(() => marks.allInnerTexts()).toEqual(["jazz", "miles davis"]);
+    expect(await page.locator(".marked rt").allInnerTexts()).toEqual(["genre", "artist"]);
+    expect(await page.locator(".finding .slots tbody tr").allInnerTexts()).toEqual([
+      "genre\tjazz",
+      "artist\tmiles davis",
+    ]);
+    const ranked = page.locator(".ranked .name");
+    expect([(await ranked.allInnerTexts()).length, await ranked.first().innerText()]).toEqual([5, "PlayMusic"]);
+    await expect.poll(() => page.locator(".finding .facts").innerText()).toMatch(/^\d+(\.\d+)? ms per call/);
+    expect(await accessibilityFindings(page)).toEqual([]);
+    await page.screenshot({ path: `${PICTURES}/site-extract.png` });
+    // What it does not know is said to be so.
+    await page.locator(".extract .task select").selectOption("clinc150");
+    await sentence.fill("how many legs does a spider have in minecraft");
+    await page.locator(".finding .scope").waitFor();
+    expect(await page.locator(".marked mark").count()).toBe(0);
+    // Kept in this browser.
+    await page.evaluate("navigator.serviceWorker.ready");
+    await page.context().setOffline(true);
+    await page.reload();
+    await sentence.fill("book a table for four at 7 pm in paris");
+    await expect.poll(() => page.locator(".finding .intent").innerText()).toMatch(/^BookRestaurant/);
+    await page.getByRole("button", { name: "Back to the texts" }).click();
+    await options(page, 8);
+    expect((await tell(page, "The dog")).length).toBeGreaterThan(10);
+    expect(problems).toEqual([]);
+    await page.context().close();
+  });
+
+  it("an extractor that is dropped marks Japanese, on a phone and in the dark", async () => {
+    const { page, problems } = await open(browser, url, {
+      locale: "ja-JP",
+      colorScheme: "dark",
+      viewport: { width: 360, height: 740 },
+    });
+    await ready(page);
+    const bytes = readFileSync(`${ROOT}models/intent/extractor-ja.gguf`).toString("base64");
+    await page.evaluate((base64) => {
+      const data = new DataTransfer();
+      data.items.add(new File([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], "my extractor.gguf"));
+      document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+    }, bytes);
+    await page.locator("#utterance").fill("青空文庫つて知ってる?");
+    await expect.poll(() => page.locator(".marked mark").allInnerTexts()).toEqual(["青空文庫"]);
+    expect(await page.locator(".marked rt").innerText()).toBe("topic");
+    await expect.poll(() => page.locator(".finding .facts").innerText()).toMatch(/ミリ秒/);
+    expect(await accessibilityFindings(page)).toEqual([]);
+    expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);
+    await page.screenshot({ path: `${PICTURES}/site-extract-ja.png` });
+    await page.reload();
+    await page.locator("#utterance").waitFor();
+    await page.keyboard.press("Alt+Comma");
+    expect(await page.locator(".models select").inputValue()).toBe("my extractor.gguf");
+    await page.getByRole("button", { name: "このブラウザーから削除" }).click();
+    await expect.poll(() => page.locator(".models select").inputValue()).toBe("");
     expect(problems).toEqual([]);
     await page.context().close();
   });

@@ -205,6 +205,28 @@ export const en: Strings = {
     closing: ["The server is shutting down.", "Start it again, then try again."],
     internal: ["Something failed inside.", "Try again. If it happens again, report the detail below."],
   },
+  local: {
+    chatImpossibleHelp: "To chat, open a model that converses in the settings.",
+    errors: {
+      busy: ["The model writes another text.", "Wait until it has ended, or stop it."],
+      "context-full": [
+        "The text is longer than the model’s context.",
+        "Begin a new conversation, or shorten the text.",
+      ],
+      "no-chat-template": ["This model cannot chat.", "Begin a story, or open a model that converses in the settings."],
+      "constraint-slow": ["The schema took too long to prepare.", "Make it smaller."],
+      request: ["The model cannot do this.", "Change the setting that the detail names."],
+      model: [
+        "This file is not a model that can be read.",
+        "Choose a GGUF file of a ternary model or of an extractor; try again to go on with the model from before.",
+      ],
+      "out-of-memory": [
+        "There is not enough memory for this.",
+        "Close other tabs, take a smaller model, or shorten the text. The detail names what was needed.",
+      ],
+      interrupted: ["The computation broke off.", "What came so far is kept. Try again."],
+    },
+  },
   details: "Detail",
 
   shortcuts: "Keys",

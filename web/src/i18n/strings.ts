@@ -169,6 +169,8 @@ export interface Strings {
   connecting: string;
   /** What happened, and what to do. */
   errors: Record<ErrorCode, [string, string]>;
+  /** What else to do where no server computes. */
+  local: { chatImpossibleHelp: string; errors: Partial<Record<ErrorCode, [string, string]>> };
   details: string;
 
   shortcuts: string;

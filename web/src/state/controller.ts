@@ -37,6 +37,11 @@ export class Controller {
     this.sessions = new BranchSessions(backend);
   }
 
+  /** Where it computes. */
+  get home(): Backend["kind"] {
+    return this.backend.kind;
+  }
+
   get state(): State {
     return this.current;
   }

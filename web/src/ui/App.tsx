@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
 import { formatFor, LANGUAGES } from "../i18n/format.ts";
 import type { Controller } from "../state/controller.ts";
 import { type Conversation, chosenPath, type State, type TextNode } from "../state/model.ts";
@@ -24,11 +24,23 @@ interface AppProps {
   controller: Controller;
   /** A choice of models, where there is one; it stands in the settings. */
   models?: JSX.Element;
+  /** Something else than texts, where a home has it. */
+  other?: OtherView;
 }
 
-export function App({ controller, models }: AppProps): JSX.Element {
+/** A view that takes the place of the texts while it is there, as that of an extractor. */
+export interface OtherView {
+  /** The view with its name; `null` while texts are shown. */
+  current(): { name: string; view: JSX.Element } | null;
+  /** Calls `listener` when that changes; returns how to end it. */
+  subscribe(listener: () => void): () => void;
+}
+
+export function App({ controller, models, other }: AppProps): JSX.Element {
   const [state, setState] = useState(controller.state);
   useEffect(() => controller.subscribe(() => setState(controller.state)), [controller]);
+  const [, changed] = useReducer((n: number) => n + 1, 0);
+  useEffect(() => other?.subscribe(() => changed(0)), [other]);
   const { language, theme } = state.preferences;
   const page = useMemo(
     () => ({ controller, t: LANGUAGES[language], format: formatFor(language) }),
@@ -40,12 +52,18 @@ export function App({ controller, models }: AppProps): JSX.Element {
   }, [language, theme]);
   return (
     <PageContext.Provider value={page}>
-      <Whole state={state} models={models} />
+      <Whole state={state} models={models} other={other?.current() ?? null} />
     </PageContext.Provider>
   );
 }
 
-function Whole({ state, models }: { state: State; models: JSX.Element | undefined }): JSX.Element {
+interface WholeProps {
+  state: State;
+  models: JSX.Element | undefined;
+  other: ReturnType<OtherView["current"]>;
+}
+
+function Whole({ state, models, other }: WholeProps): JSX.Element {
   const { controller, t } = usePage();
   const [sheet, setSheet] = useState<Sheet>(null);
   const [editing, setEditing] = useState<string | null>(null);
@@ -53,6 +71,7 @@ function Whole({ state, models }: { state: State; models: JSX.Element | undefine
   const path = chosenPath(conversation);
   const { connection } = state;
   const needsKey = connection.status === "key";
+  const hasOther = other !== null;
 
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
@@ -60,7 +79,7 @@ function Whole({ state, models }: { state: State; models: JSX.Element | undefine
       if (event.key === "Escape" && controller.state.running) {
         event.preventDefault();
         void controller.stop();
-      } else if (event.altKey && event.code === "KeyN") {
+      } else if (event.altKey && event.code === "KeyN" && !hasOther) {
         event.preventDefault();
         controller.begin(controller.conversation.mode);
       } else if (event.altKey && event.code === "Comma") {
@@ -70,7 +89,7 @@ function Whole({ state, models }: { state: State; models: JSX.Element | undefine
     };
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
-  }, [controller]);
+  }, [controller, hasOther]);
 
   const editLast = () => {
     const last = path.findLast((node) => node.role === "user") ?? path.at(-1);
@@ -91,7 +110,7 @@ function Whole({ state, models }: { state: State; models: JSX.Element | undefine
           <Mark />
           <span>{t.product}</span>
         </h1>
-        <p class="model-name">{connection.status === "ready" ? connection.info.name : ""}</p>
+        <p class="model-name">{other?.name ?? (connection.status === "ready" ? connection.info.name : "")}</p>
         <button
           type="button"
           class="plain other-language"
@@ -108,32 +127,41 @@ function Whole({ state, models }: { state: State; models: JSX.Element | undefine
           <span class="hidden">{t.settings}</span>
         </button>
       </header>
-      <div class="body">
-        <aside class="left">
-          <History state={state} />
-        </aside>
-        <main id="text" tabIndex={-1}>
-          <Scroller key={conversation.id} follow={state.running !== null} content={path}>
-            <Text state={state} conversation={conversation} path={path} editing={editing} onEdit={setEditing} />
-          </Scroller>
-          <div class="dock">
-            <button type="button" class="strip" onClick={() => setSheet("gauges")} title={t.gauges}>
-              <GaugeLine state={state} conversation={conversation} />
-            </button>
-            <Composer
-              key={conversation.id}
-              state={state}
-              conversation={conversation}
-              onEditLast={editLast}
-              onSettings={() => setSheet("settings")}
-            />
-          </div>
+      {other ? (
+        <main id="text" class="alone" tabIndex={-1}>
+          {connection.status === "failed" && (
+            <Problem error={connection.error} onRetry={() => void controller.connect()} />
+          )}
+          {other.view}
         </main>
-        {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard */}
-        <aside class="right" aria-label={t.gauges} tabIndex={0}>
-          <Gauges state={state} conversation={conversation} />
-        </aside>
-      </div>
+      ) : (
+        <div class="body">
+          <aside class="left">
+            <History state={state} />
+          </aside>
+          <main id="text" tabIndex={-1}>
+            <Scroller key={conversation.id} follow={state.running !== null} content={path}>
+              <Text state={state} conversation={conversation} path={path} editing={editing} onEdit={setEditing} />
+            </Scroller>
+            <div class="dock">
+              <button type="button" class="strip" onClick={() => setSheet("gauges")} title={t.gauges}>
+                <GaugeLine state={state} conversation={conversation} />
+              </button>
+              <Composer
+                key={conversation.id}
+                state={state}
+                conversation={conversation}
+                onEditLast={editLast}
+                onSettings={() => setSheet("settings")}
+              />
+            </div>
+          </main>
+          {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a region that scrolls must be reachable by keyboard */}
+          <aside class="right" aria-label={t.gauges} tabIndex={0}>
+            <Gauges state={state} conversation={conversation} />
+          </aside>
+        </div>
+      )}
       <Announcer state={state} />
       {sheet === "history" && (
         <Dialog title={t.conversations} kind="left" onClose={() => setSheet(null)}>
@@ -217,7 +245,7 @@ function Welcome({ state, conversation }: { state: State; conversation: Conversa
       {silent ? (
         <div class="problem">
           <p>
-            {t.chatImpossible} {t.chatImpossibleHelp}
+            {t.chatImpossible} {controller.home === "server" ? t.chatImpossibleHelp : t.local.chatImpossibleHelp}
           </p>
           <button type="button" class="plain" onClick={() => controller.begin("story")}>
             {t.chatImpossibleAction}

@@ -4,8 +4,9 @@ import { usePage } from "./context.ts";
 
 /** What went wrong and what to do, then the library's own words. */
 export function Problem({ error, onRetry }: { error: BackendError; onRetry?: (() => void) | undefined }): JSX.Element {
-  const { t } = usePage();
-  const [what, remedy] = t.errors[error.code] ?? t.errors.internal;
+  const { controller, t } = usePage();
+  const local = controller.home === "server" ? undefined : t.local.errors[error.code];
+  const [what, remedy] = local ?? t.errors[error.code] ?? t.errors.internal;
   return (
     <div class="problem" role="alert">
       <p>
