@@ -206,12 +206,14 @@ describe("sessions of branches", () => {
   it("go on where a text ends and fork where it branches", async () => {
     const { calls, sessions } = fake();
     expect(await sessions.take("c", ["q"], "a", [["q"]])).toBe("s1");
-    expect(await sessions.take("c", ["q", "a", "r"], "b", [["q", "a", "r"]])).toBe("s2");
-    // After `a` itself: the same session.
-    expect(await sessions.take("c", ["q", "a"], "a2", [["q", "a"]])).toBe("s1");
-    expect(await sessions.take("c", ["q"], "a3", [["q", "a", "a2"]])).toBe("s3");
-    expect(calls).toEqual(["fork s1"]);
+    // The reader goes on after `a`, and the model after that: the same session.
+    expect(await sessions.take("c", ["q", "a", "r"], "b", [["q", "a", "r"]])).toBe("s1");
+    // Another answer to `r`, to `q`, and another text after `a`: forks of what has read the most of it.
+    expect(await sessions.take("c", ["q", "a", "r"], "b2", [["q", "a", "r", "b"]])).toBe("s2");
+    expect(await sessions.take("c", ["q"], "a2", [["q", "a", "r", "b"]])).toBe("s3");
+    expect(await sessions.take("c", ["q", "a2", "r2"], "b3", [["q", "a", "r", "b"]])).toBe("s3");
+    expect(calls).toEqual(["fork s1", "fork s1"]);
     await sessions.drop("c");
-    expect(calls.length).toBe(4);
+    expect(calls.length).toBe(5);
   });
 });

@@ -15,20 +15,22 @@ export class BranchSessions {
    * will hold. Texts after the fork stay with the old session.
    */
   async take(conversation: string, path: NodeId[], taken: NodeId, tips: NodeId[][]): Promise<SessionId> {
-    const last = path.at(-1) ?? "";
-    const own = this.byTip.get(key(conversation, last));
-    if (own !== undefined) {
-      this.byTip.delete(key(conversation, last));
-      this.byTip.set(key(conversation, taken), own);
-      return own;
-    }
-    // Any session whose text shares a beginning: the longest one.
+    // The nearest text on the way that a session ends with: it goes on from there.
+    const held = path.findLastIndex((node) => this.byTip.has(key(conversation, node)));
+    // Any session whose text shares more than that.
     let best: SessionId | undefined;
-    let shared = 0;
+    let shared = held + 1;
     for (const other of tips) {
       const session = this.byTip.get(key(conversation, other.at(-1) ?? ""));
       const common = commonLength(path, other);
       if (session !== undefined && common > shared) [best, shared] = [session, common];
+    }
+    const at = key(conversation, path[held] ?? "");
+    const own = best === undefined ? this.byTip.get(at) : undefined;
+    if (own !== undefined) {
+      this.byTip.delete(at);
+      this.byTip.set(key(conversation, taken), own);
+      return own;
     }
     const session = best === undefined ? await this.backend.open() : await this.backend.fork(best);
     this.byTip.set(key(conversation, taken), session);
