@@ -1,6 +1,14 @@
 /** What the reader does, as calls of the backend and actions of the reducer. */
 import { asBackendError } from "../backend/errors.ts";
-import type { Backend, Constraint, GenerateEvent, GenerateRequest, Prompt, Sampling } from "../backend/types.ts";
+import type {
+  Backend,
+  Constraint,
+  GenerateEvent,
+  GenerateRequest,
+  Prompt,
+  Sampling,
+  SessionId,
+} from "../backend/types.ts";
 import {
   type Conversation,
   isEmpty,
@@ -14,7 +22,7 @@ import {
 } from "./model.ts";
 import { type Action, reduce } from "./reducer.ts";
 import { BranchSessions } from "./sessions.ts";
-import { isConversation, newId, serverKey, store } from "./storage.ts";
+import { browserKeeper, isConversation, type Keeper, newId, serverKey, store } from "./storage.ts";
 
 /** Milliseconds between two figures of the speed. */
 const RATE_EVERY = 120;
@@ -33,6 +41,7 @@ export class Controller {
   constructor(
     private readonly backend: Backend,
     private current: State,
+    private readonly keeper: Keeper = browserKeeper,
   ) {
     this.sessions = new BranchSessions(backend);
   }
@@ -62,7 +71,23 @@ export class Controller {
   flush(): void {
     if (this.storing !== null) clearTimeout(this.storing);
     this.storing = null;
-    store(this.current);
+    store(this.current, this.keeper);
+  }
+
+  /** Each conversation with the session that has read it up to its last text, where there is one. */
+  bindings(): { conversation: string; tip: NodeId; session: SessionId }[] {
+    return this.current.conversations.flatMap((conversation) => {
+      const last = tip(conversation);
+      const session = this.sessions.get(conversation.id, last);
+      return session === undefined ? [] : [{ conversation: conversation.id, tip: last, session }];
+    });
+  }
+
+  /** Gives a text the session that has read it; whether there is such a text. */
+  bind(conversation: string, last: NodeId, session: SessionId): boolean {
+    const found = this.current.conversations.find((c) => c.id === conversation)?.nodes[last] !== undefined;
+    if (found) this.sessions.set(conversation, last, session);
+    return found;
   }
 
   /** The page goes, or comes back from the browser's memory. */
@@ -75,6 +100,7 @@ export class Controller {
 
   async connect(): Promise<void> {
     this.dispatch({ type: "connection", connection: { status: "connecting" } });
+    this.sessions.clear();
     try {
       const info = await this.backend.load({ kind: "builtin" });
       this.dispatch({ type: "connection", connection: { status: "ready", info } });

@@ -46,6 +46,11 @@ export class BranchSessions {
     this.byTip.set(key(conversation, tip), session);
   }
 
+  /** The backend has ended all of them. */
+  clear(): void {
+    this.byTip.clear();
+  }
+
   /** Frees the sessions of a conversation. */
   async drop(conversation: string): Promise<void> {
     const prefix = `${conversation}/`;

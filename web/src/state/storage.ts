@@ -16,6 +16,33 @@ const KEY = "bitnet.key";
 /** Characters that are stored at most; the oldest conversations go first. */
 const MAX_CHARACTERS = 3_000_000;
 
+/** Where texts and preferences stay from one start to the next; each home of the page may have its own. */
+export interface Keeper {
+  /** What was kept: anything, since it may be damaged. */
+  read(): unknown;
+  /** Whether it could be kept. */
+  write(kept: string): boolean;
+}
+
+/** The storage of the browser. */
+export const browserKeeper: Keeper = {
+  read() {
+    try {
+      return JSON.parse(localStorage.getItem(NAME) ?? "null");
+    } catch {
+      return null;
+    }
+  },
+  write(kept) {
+    try {
+      localStorage.setItem(NAME, kept);
+      return true;
+    } catch {
+      return false;
+    }
+  },
+};
+
 interface Stored {
   conversations: Conversation[];
   current: string;
@@ -35,9 +62,10 @@ function preferredLanguage(languages: readonly string[]): "en" | "ja" {
 }
 
 /** The state at the start. */
-export function initialState(): State {
-  const stored = read();
-  const conversations = (stored?.conversations ?? []).filter(isConversation).map(settled);
+export function initialState(keeper: Keeper = browserKeeper): State {
+  const stored = keptIn(keeper);
+  const kept = Array.isArray(stored?.conversations) ? stored.conversations : [];
+  const conversations = kept.filter(isConversation).map(settled);
   const preferences: Preferences = {
     language: preferredLanguage(navigator.languages),
     theme: "system",
@@ -56,13 +84,9 @@ export function initialState(): State {
   };
 }
 
-function read(): Partial<Stored> | null {
-  try {
-    const value: unknown = JSON.parse(localStorage.getItem(NAME) ?? "null");
-    return typeof value === "object" ? value : null;
-  } catch {
-    return null;
-  }
+function keptIn(keeper: Keeper): Partial<Stored> | null {
+  const value = keeper.read();
+  return typeof value === "object" ? value : null;
 }
 
 /** Whether a value is a conversation: files and storage may hold anything. */
@@ -103,7 +127,7 @@ function settled(conversation: Conversation): Conversation {
 }
 
 /** Stores what is to stay; whether it fitted. */
-export function store(state: State): boolean {
+export function store(state: State, keeper: Keeper = browserKeeper): boolean {
   const { current, options, ownSampling, preferences } = state;
   const kept: Conversation[] = [];
   let characters = 0;
@@ -114,12 +138,7 @@ export function store(state: State): boolean {
     kept.push(conversation);
   }
   const stored: Stored = { conversations: kept, current, options, ownSampling, preferences };
-  try {
-    localStorage.setItem(NAME, JSON.stringify(stored));
-    return true;
-  } catch {
-    return false;
-  }
+  return keeper.write(JSON.stringify(stored));
 }
 
 /** The key of the server: for this tab, until it is closed. */

@@ -189,7 +189,8 @@ interface TextProps {
   onEdit: (node: string | null) => void;
 }
 
-function Text({ state, conversation, path, editing, onEdit }: TextProps): JSX.Element {
+/** The texts of a conversation, or its first sight. */
+export function Text({ state, conversation, path, editing, onEdit }: TextProps): JSX.Element {
   const { controller, t, format } = usePage();
   const { connection } = state;
   const busy = state.running !== null;
@@ -269,7 +270,7 @@ function Welcome({ state, conversation }: { state: State; conversation: Conversa
 }
 
 /** Scrolls with the text as long as the reader is at its end. */
-function Scroller({
+export function Scroller({
   children,
   follow,
   content,
@@ -311,7 +312,7 @@ function Scroller({
 }
 
 /** Tells screen readers when a text begins and when it is complete, not each word of it. */
-function Announcer({ state }: { state: State }): JSX.Element {
+export function Announcer({ state }: { state: State }): JSX.Element {
   const { t, format } = usePage();
   const [said, setSaid] = useState("");
   const before = useRef<State["running"]>(null);

@@ -21,10 +21,12 @@ interface Props {
   state: State;
   conversation: Conversation;
   models: JSX.Element | undefined;
+  /** Instead of what can be done with the texts that the browser keeps. */
+  data?: JSX.Element;
   onClose: () => void;
 }
 
-export function Settings({ state, conversation, models, onClose }: Props): JSX.Element {
+export function Settings({ state, conversation, models, data, onClose }: Props): JSX.Element {
   const { controller, t } = usePage();
   const { options, preferences } = state;
   const set = (change: Partial<Options>) => controller.dispatch({ type: "options", options: change });
@@ -190,7 +192,7 @@ export function Settings({ state, conversation, models, onClose }: Props): JSX.E
           </select>
         </Field>
       </section>
-      <Data onClose={onClose} />
+      {data ?? <Data onClose={onClose} />}
       <section>
         <h3>{t.shortcuts}</h3>
         <dl class="keys">
