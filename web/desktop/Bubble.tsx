@@ -36,7 +36,11 @@ interface Props {
 export function Root(props: Props): JSX.Element {
   const { companion, bridge } = props;
   const [state, setState] = useState(companion.state);
-  useEffect(() => companion.subscribe(() => setState(companion.state)), [companion]);
+  useEffect(() => {
+    // It may have changed before: a small model is loaded sooner than a hidden window draws.
+    setState(companion.state);
+    return companion.subscribe(() => setState(companion.state));
+  }, [companion]);
   const { language, theme } = state.preferences;
   const page = useMemo(
     () => ({

@@ -11,12 +11,14 @@
 //! | `cargo xtask hostile` | hostile inputs against the library, the command and the server, with limits on time and memory |
 //! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
 //! | `cargo xtask web` | the WebAssembly module, its npm package and the page, as a folder for any static server |
+//! | `cargo xtask desktop` | the desktop program; with `--test` its tests in a window, with `--package` its packages |
 //! | `cargo xtask intent` | utterances to JSON with small models: data, baseline, evaluation, latency |
 //! | `cargo xtask tables` | writes the tables of docs/models.md, which a test compares, from those of the program |
 //! | `cargo xtask page` | builds the page of the server into its crate; with `--check` checks and tests it |
 //! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
 
 mod ci;
+mod desktop;
 mod error;
 mod foreign;
 mod fuzz;
@@ -106,6 +108,15 @@ enum Command {
         #[arg(long)]
         test: bool,
     },
+    /// Build the desktop program; needs Node and the system's web view.
+    Desktop {
+        /// Test it instead: lints, unit tests, licences, and the program in a window.
+        #[arg(long)]
+        test: bool,
+        /// Make packages of it: a `.deb` and a tarball.
+        #[arg(long, conflicts_with = "test")]
+        package: bool,
+    },
     /// Write the tables of docs/models.md from those of the program: families, formats, known models.
     Tables,
     /// Build the page that the server embeds, from the folder `web`; needs Node.
@@ -146,6 +157,9 @@ fn main() -> ExitCode {
             Command::Page { check } => page::all(&mut steps, check),
             Command::Web { test: true } => steps.run("programs", programs::build).and_then(|()| web::check(&mut steps)),
             Command::Web { test: false } => web::site(&mut steps),
+            Command::Desktop { test: true, .. } => desktop::test(&mut steps),
+            Command::Desktop { package: true, .. } => desktop::package(&mut steps),
+            Command::Desktop { .. } => desktop::build(&mut steps),
             Command::Tables => steps.run("tables", programs::tables),
             Command::Fuzz { seconds, target } => fuzz::all(&mut steps, seconds, target.as_deref()),
             Command::Parity { .. }

@@ -130,7 +130,7 @@ fn size(module: &str) -> Result<(), XtaskError> {
 }
 
 /// Installs what the lock file of a folder names, unless that is there, and runs one of its scripts.
-fn script(folder: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(), XtaskError> {
+pub(crate) fn script(folder: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(), XtaskError> {
     let lock = format!("{folder}/package-lock.json");
     let installed = format!("{folder}/node_modules/.installed.json");
     let wanted = std::fs::read(&lock).map_err(XtaskError::io(&lock))?;

@@ -1,11 +1,11 @@
 //! The tables of docs/models.md, written from the tables of the program by `cargo xtask tables`: a test compares them,
 //! so that the page stays correct.
 
+use bitnet::{KvType, MemoryEstimate};
 use bitnet_model::{Architecture, Presence};
 use loader::convert::Target;
 use ternary_kernels::{FORMATS, FormatInfo, ScalePlace};
 
-use crate::commands::plan::Estimate;
 use crate::names::{ELSEWHERE, KNOWN};
 use crate::ui;
 
@@ -80,7 +80,7 @@ fn known() -> String {
         "| name | what it is | weights | memory, 4096 tokens | repository |\n|---|---|--:|--:|---|\n".to_owned();
     for k in KNOWN {
         let weights = k.config().map_or("".to_owned(), |c| ui::count(c.parameters()));
-        let memory = k.config().map_or("".to_owned(), |c| ui::bytes(Estimate::at(&c, 4096).total()));
+        let memory = k.config().map_or("".to_owned(), |c| ui::bytes(MemoryEstimate::at(&c, KvType::F16, 4096).total()));
         let repo = k.repo();
         table += &format!("| `{}` | {} | {weights} | {memory} | {repo} |\n", k.name, k.what);
     }

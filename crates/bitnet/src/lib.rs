@@ -39,6 +39,7 @@ mod constrain;
 mod embed;
 mod embedder;
 mod error;
+mod estimate;
 mod exact;
 mod extractor;
 mod generate;
@@ -72,6 +73,7 @@ pub use constrain::{Constraint, ConstraintError, ConstraintLimits};
 pub use embed::{EmbedOptions, Embedding, Pooling};
 pub use embedder::Embedder;
 pub use error::Error;
+pub use estimate::MemoryEstimate;
 pub use extractor::{
     Directions, EncoderMixer, Extraction, Extractor, ExtractorConfig, ExtractorScratch, ExtractorTask,
     ExtractorWeights, RankedIntent, Slot, TaskConfig,

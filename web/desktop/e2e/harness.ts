@@ -213,7 +213,7 @@ export class App {
     this.session = `/session/${sessionId}`;
     this.pid = programs().find((pid) => !before.has(pid)) ?? 0;
     await this.see(".figure-button");
-    await until("the model", () =>
+    await until("the model", async () =>
       this.run("return document.querySelector('.figure-button').dataset.mood !== 'reading'"),
     );
   }

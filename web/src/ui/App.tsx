@@ -38,7 +38,11 @@ export interface OtherView {
 
 export function App({ controller, models, other }: AppProps): JSX.Element {
   const [state, setState] = useState(controller.state);
-  useEffect(() => controller.subscribe(() => setState(controller.state)), [controller]);
+  useEffect(() => {
+    // It may have changed before this.
+    setState(controller.state);
+    return controller.subscribe(() => setState(controller.state));
+  }, [controller]);
   const [, changed] = useReducer((n: number) => n + 1, 0);
   useEffect(() => other?.subscribe(() => changed(0)), [other]);
   const { language, theme } = state.preferences;

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use bitnet::{KvType, MemoryEstimate};
 use clap::Args;
 use loader::PackedCache;
 use loader::packed::cache;
 use loader::synthetic::cache_dir;
 use serde_json::json;
 
-use crate::commands::plan::Estimate;
 use crate::error::CliError;
 use crate::names;
 use crate::ui::{self, Style, Ui};
@@ -144,7 +144,7 @@ pub(crate) fn list(args: &ListArgs, ui: &Ui) -> Result<(), CliError> {
 
 fn list_known(all: &[Entry], json: bool, ui: &Ui) -> Result<(), CliError> {
     let here = |name: &str| all.iter().find(|e| e.short == Some(name)).map(|e| e.bytes);
-    let memory = |k: &names::Known| k.config().map(|c| Estimate::at(&c, KNOWN_CONTEXT).total());
+    let memory = |k: &names::Known| k.config().map(|c| MemoryEstimate::at(&c, KvType::F16, KNOWN_CONTEXT).total());
     if json {
         let known = |k: &names::Known| {
             let parameters = k.config().map(|c| c.parameters());

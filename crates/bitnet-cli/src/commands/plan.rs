@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bitnet::{ActivationBits, Isa, KvType, ModelConfig};
-use bitnet_model::Architecture;
+use bitnet::{Isa, KvType, MemoryEstimate, ModelConfig};
 use clap::Args;
 use loader::synthetic::Spec;
 use serde_json::json;
@@ -57,63 +56,6 @@ pub(crate) struct PlanArgs {
     model: ModelArgs,
 }
 
-/// Bytes in memory, and bytes that a token reads.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Estimate {
-    /// Packed ternary weights, and the gates and convolutions of layers of the gated delta rule, in full precision.
-    weights: u64,
-    /// Embedding, and the head if it is a separate matrix.
-    tables: u64,
-    /// The coarse plane of the head.
-    plane: u64,
-    /// Keys and values of a full context, and states of constant size.
-    session: u64,
-    /// Bytes that a token reads with an empty context and with a full one.
-    reads: [u64; 2],
-}
-
-impl Estimate {
-    /// The memory with kernels of `bits` per weight. Embedding and head are in half precision; those of Ternary-Bonsai,
-    /// the models of architecture qwen3 with a scale per group, are packed like all other matrices.
-    fn of(c: &ModelConfig, bits: f64, kv: KvType, context: usize) -> Self {
-        let table = (c.vocab_size * c.hidden_size) as u64;
-        let packed = matches!(Architecture::of(c), Some(Architecture::Qwen3 | Architecture::Qwen35));
-        let groups = has_groups(c) && packed;
-        let layers = 0..c.num_hidden_layers;
-        let floats =
-            layers.flat_map(|l| c.layer_delta_tensors(l)).map(|(_, s)| s.iter().product::<usize>()).sum::<usize>();
-        let weights = (c.ternary_weights() as f64 * bits / 8.0) as u64 + 4 * floats as u64;
-        // A head of this size or less is in the cache and is read as it is.
-        let coarse = table >= 1 << 22 && !groups && !c.headless;
-        let plane = if coarse { table * 6 / 8 } else { 0 };
-        let one = if groups { (table as f64 * bits / 8.0) as u64 } else { table * 2 };
-        let tables = if c.tie_word_embeddings || c.headless { one } else { 2 * one };
-        let kv = kv.token_bytes(c) as u64 * context.min(c.context_limit().unwrap_or(usize::MAX)) as u64;
-        let state = c.state_bytes().unwrap_or(0) as u64;
-        let head = if c.headless { 0 } else { one };
-        let read = weights + if coarse { plane } else { head } + state;
-        Self { weights, tables, plane, session: kv + state, reads: [read, read + kv] }
-    }
-
-    /// The memory with kernels of two bits, and keys and values in f16.
-    pub(crate) fn at(c: &ModelConfig, context: usize) -> Self {
-        Self::of(c, if has_groups(c) { GROUP_BITS } else { 2.0 }, KvType::F16, context)
-    }
-
-    /// Bytes in memory in all.
-    pub(crate) fn total(&self) -> u64 {
-        self.weights + self.tables + self.plane + self.session
-    }
-}
-
-/// Bits of a weight with a scale per group of 128: two for the weight, 16 for each scale.
-const GROUP_BITS: f64 = 2.125;
-
-/// Whether matrices have a scale per group: such models have activations of 16 bits.
-pub(crate) fn has_groups(c: &ModelConfig) -> bool {
-    c.inputs.mixer.bits == ActivationBits::Sixteen
-}
-
 pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
     let (name, config) = shape(args, ui)?;
     let isa = match args.isa {
@@ -121,13 +63,13 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
         None => Isa::selected()?,
     };
     let kernel = ternary_kernels::for_weights(isa, config.ternary_weights() as usize)?;
-    let bits = match has_groups(&config) {
-        true => GROUP_BITS,
+    let bits = match MemoryEstimate::has_groups(&config) {
+        true => MemoryEstimate::GROUP_BITS,
         false if kernel.name().starts_with("base3") => 1.6,
         false => 2.0,
     };
-    let kernel = if has_groups(&config) { "scales per group" } else { kernel.name() };
-    let plan = Estimate::of(&config, bits, args.kv, args.context);
+    let kernel = if MemoryEstimate::has_groups(&config) { "scales per group" } else { kernel.name() };
+    let plan = MemoryEstimate::of(&config, bits, args.kv, args.context);
     let threads = args.threads.map_or(process::threads().get(), usize::from);
     let bandwidth = match args.bandwidth {
         Some(gb_s) if gb_s > 0.0 && gb_s.is_finite() => gb_s,
@@ -162,7 +104,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
     };
     let ternary = ui::count(config.ternary_weights());
     line("weights", format!("{}, of these {ternary} ternary", ui::count(config.parameters())));
-    let form = if has_groups(&config) { "PQ2_0 throughout" } else { "I2_S, embedding and head in f16" };
+    let form = if MemoryEstimate::has_groups(&config) { "PQ2_0 throughout" } else { "I2_S, embedding and head in f16" };
     line("file", format!("about {} as GGUF ({form})", ui::bytes(file_bytes(&config))));
     let parts = [("weights", plan.weights), ("embedding and head", plan.tables), ("coarse head", plan.plane)];
     let parts: Vec<String> = parts.iter().filter(|p| p.1 > 0).map(|(p, n)| format!("{p} {}", ui::bytes(*n))).collect();
@@ -195,7 +137,7 @@ pub(crate) fn execute(args: &PlanArgs, ui: &Ui) -> Result<(), CliError> {
 fn file_bytes(c: &ModelConfig) -> u64 {
     let tables = if c.tie_word_embeddings || c.headless { 1 } else { 2 };
     let table = (c.vocab_size * c.hidden_size) as u64 * tables;
-    match has_groups(c) {
+    match MemoryEstimate::has_groups(c) {
         true => (c.ternary_weights() + table) / 128 * 34,
         false => c.ternary_weights() / 4 + table * 2,
     }
@@ -254,7 +196,7 @@ mod tests {
     #[test]
     fn the_bytes_of_2b4t_are_known() {
         let config = Spec::b2b4t().config;
-        let plan = Estimate::of(&config, 2.0, KvType::F16, 4096);
+        let plan = MemoryEstimate::of(&config, 2.0, KvType::F16, 4096);
         assert_eq!((plan.weights, plan.tables), (521_011_200, 656_670_720));
         assert_eq!(plan.plane, 128_256 * 2560 * 6 / 8);
         // 30 layers, 5 heads of 128, keys and values, two bytes each.
@@ -263,7 +205,7 @@ mod tests {
         assert_eq!(plan.total(), plan.weights + plan.tables + plan.plane + plan.session);
         // A context that is longer than the model's needs no more than that.
         assert_eq!(
-            Estimate::of(&config, 2.0, KvType::F16, 1 << 30).session,
+            MemoryEstimate::of(&config, 2.0, KvType::F16, 1 << 30).session,
             plan.session * config.context_limit().unwrap() as u64 / 4096
         );
     }
@@ -272,7 +214,7 @@ mod tests {
     #[test]
     fn a_model_with_a_scale_per_group_reads_its_head_packed() {
         let config = Spec::bonsai_8b().config;
-        let plan = Estimate::at(&config, 4096);
+        let plan = MemoryEstimate::at(&config, KvType::F16, 4096);
         let table = 151_669 * 4096 * 17 / 64;
         assert_eq!((plan.weights, plan.tables, plan.plane), (6_945_767_424 * 17 / 64, 2 * table, 0));
         assert_eq!(plan.reads[0], plan.weights + table);
@@ -287,7 +229,7 @@ mod tests {
         let config = llama_70b();
         config.validate().unwrap();
         assert!((70.0..71.0).contains(&(config.parameters() as f64 / 1e9)), "{}", config.parameters());
-        let plan = Estimate::of(&config, 1.6, KvType::F16, 4096);
+        let plan = MemoryEstimate::of(&config, 1.6, KvType::F16, 4096);
         assert!((13.5e9..14.5e9).contains(&(plan.weights as f64)), "{plan:?}");
     }
 }

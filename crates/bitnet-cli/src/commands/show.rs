@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bitnet::{
-    ChosenBy, InputForms, Isa, KvType, LayerKernel, LoadError, LoadedModel, ModelConfig, Projection, UseTuning,
+    ChosenBy, InputForms, Isa, KvType, LayerKernel, LoadError, LoadedModel, MemoryEstimate, ModelConfig, Projection, UseTuning,
 };
 use clap::Args;
 use loader::files::{self, Kind};
@@ -13,7 +13,6 @@ use loader::safetensors::Safetensors;
 use serde_json::{Map, Value as Json, json};
 use ternary_kernels::{GroupKernel, Levels, Scales};
 
-use super::plan;
 use crate::args::{FileArgs, ModelArgs};
 use crate::error::CliError;
 use crate::explain;
@@ -223,7 +222,7 @@ fn types(tensors: &[Tensor]) -> BTreeMap<&str, (usize, u64, Option<u64>)> {
 /// Bytes of the packed projections: two bits per weight, rows and columns padded for the kernels; with a scale per
 /// group of 128 weights 16 bits more for each.
 fn packed_bytes(c: &ModelConfig) -> u64 {
-    if plan::has_groups(c) {
+    if MemoryEstimate::has_groups(c) {
         return c.ternary_weights() * 17 / 64;
     }
     let padded = |(rows, cols): (usize, usize)| (rows.next_multiple_of(16) * cols.next_multiple_of(64) / 4) as u64;
