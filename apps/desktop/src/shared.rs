@@ -1,6 +1,7 @@
 //! State that commands, tray and window share.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) memory: Option<Arc<Memory>>,
     settings: Mutex<Settings>,
     settings_path: PathBuf,
+    /// Whether the character was moved since the settings were written: a drag has too many places to write each.
+    moved: AtomicBool,
     /// Files that the reader chose in this run: the page cannot name others.
     chosen: Mutex<Vec<PathBuf>>,
     wishes: Mutex<Wishes>,
@@ -75,6 +78,7 @@ impl Shared {
             memory,
             settings: Mutex::new(settings),
             settings_path,
+            moved: AtomicBool::new(false),
             chosen: Mutex::default(),
             wishes: Mutex::new(Wishes { page: None, waiting }),
         }
@@ -96,6 +100,19 @@ impl Shared {
             return Ok(());
         }
         Ok(settings.write(&self.settings_path)?)
+    }
+
+    /// The character stands elsewhere; [`Shared::write_place`] writes it.
+    pub(crate) fn set_place(&self, corner: (i32, i32)) {
+        lock(&self.settings).place = Some(corner);
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes the place of the character if it has moved. One that cannot be written counts for this run.
+    pub(crate) fn write_place(&self) {
+        if self.moved.swap(false, Ordering::Relaxed) {
+            let _ = self.settings().write(&self.settings_path);
+        }
     }
 
     pub(crate) fn add_chosen(&self, path: PathBuf) {

@@ -189,6 +189,7 @@ fn on_event(app: &AppHandle, event: RunEvent) {
         }
         RunEvent::Exit => {
             if let Some(shared) = app.try_state::<Shared>() {
+                shared.write_place();
                 shared.engine.close();
             }
         }

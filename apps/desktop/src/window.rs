@@ -40,6 +40,7 @@ pub(crate) fn arrange(window: &WebviewWindow, open: bool) -> Result<(), Failure>
     }
     let size: PhysicalSize<u32> = logical.to_physical(scale);
     let shared = window.state::<Shared>();
+    shared.write_place();
     let position = area.map(|area| place(area, size, shared.settings().place));
     // The program sets the size, and borders to pull at are not wanted.
     window.set_max_size(None::<LogicalSize<f64>>).map_err(fail)?;
@@ -88,8 +89,7 @@ pub(crate) fn moved(window: &WebviewWindow, position: PhysicalPosition<i32>) {
     let Ok(size) = window.outer_size() else { return };
     let [width, height] = [size.width, size.height].map(|n| i32::try_from(n).unwrap_or(0));
     let corner = (position.x.saturating_add(width), position.y.saturating_add(height));
-    // A place that cannot be written counts for this run.
-    let _ = window.state::<Shared>().set(|settings| settings.place = Some(corner));
+    window.state::<Shared>().set_place(corner);
 }
 
 /// A model file that the reader chooses.

@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { type App, Desktop, PROGRAM, until } from "./harness.ts";
 
 let desktop: Desktop;
@@ -11,6 +11,9 @@ let app: App;
 beforeAll(async () => {
   desktop = await Desktop.start();
   app = await desktop.app();
+});
+afterEach(({ task }) => {
+  if (task.result?.state === "fail") desktop.picture(`failed-${task.name.replace(/\W+/g, "-")}`);
 });
 afterAll(() => desktop.end());
 
