@@ -56,7 +56,7 @@ impl<'a> Product<'a> {
 
     /// All panels times all tokens, in tiles of the I2_S layout.
     pub(super) fn gemm<B: Unpack>(&self, backend: B, acc: &mut [i32]) {
-        with_acts(B::MAX_TOKENS, |acts| {
+        with_acts(B::MAX_TOKENS, usize::MAX, |acts| {
             if self.io.tokens() <= B::MAX_TOKENS {
                 self.gemm_once(backend, acts, acc);
             } else {

@@ -221,8 +221,23 @@ pub(crate) fn store<const P: usize, const N: usize>(
     acc: &mut [i32],
 ) {
     for (n, sums) in sums.iter().enumerate() {
-        for (i, sum) in sums.iter().enumerate() {
-            t.store(product, i, n, &to_array(*sum), acc);
+        match t.results::<P>(product, n, acc) {
+            Some((results, Some(less))) => {
+                let less = _mm512_set1_epi32(less);
+                for (result, sum) in results.iter_mut().zip(sums) {
+                    *result = to_array(_mm512_sub_epi32(*sum, less));
+                }
+            }
+            Some((results, None)) => {
+                for (result, sum) in results.iter_mut().zip(sums) {
+                    *result = to_array(_mm512_add_epi32(simd::load(result), *sum));
+                }
+            }
+            None => {
+                for (i, sum) in sums.iter().enumerate() {
+                    t.store(product, i, n, &to_array(*sum), acc);
+                }
+            }
         }
     }
 }

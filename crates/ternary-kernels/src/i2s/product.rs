@@ -157,7 +157,8 @@ impl<'a> Product<'a> {
     /// instead of a dozen, so it needs one address register, and rows a power of two apart do not evict each other.
     #[inline(always)]
     pub(crate) fn for_tiles(&self, max_panels: usize, max_tokens: usize, tile: impl FnMut(Tile<'_>)) {
-        with_acts(max_tokens, |buffer| self.for_tiles_in(max_panels, max_tokens, buffer, tile));
+        let needed = max_tokens.min(self.tokens()) * self.chunks;
+        with_acts(max_tokens, needed, |buffer| self.for_tiles_in(max_panels, max_tokens, buffer, tile));
     }
 
     fn for_tiles_in(&self, max_panels: usize, max_tokens: usize, buffer: &mut [Acts], mut tile: impl FnMut(Tile<'_>)) {
@@ -229,6 +230,21 @@ impl<'a> Tile<'a> {
         std::array::from_fn(|i| &self.weights[i * self.stride..][..self.chunks.len()])
     }
 
+    /// The product's results for the rows of `P` whole panels and token `n` of the tile, and the sum of the activations if the tile
+    /// is to set them, `None` if it is to add to them; see [`Tile::store`]. `None` if the last panel is not whole.
+    #[inline(always)]
+    pub(crate) fn results<'r, const P: usize>(
+        &self,
+        product: &Product<'_>,
+        n: usize,
+        acc: &'r mut [i32],
+    ) -> Option<(&'r mut [[i32; PANEL_ROWS]; P], Option<i32>)> {
+        let (row, t) = (self.panels.start * PANEL_ROWS, self.tokens.start + n);
+        let rows = acc.get_mut(t * product.rows..(t + 1) * product.rows)?.get_mut(row..row + P * PANEL_ROWS)?;
+        let less = (self.chunks.start == 0).then_some(product.sums[t]);
+        Some((rows.as_chunks_mut().0.as_mut_array()?, less))
+    }
+
     /// Stores `sums`, code times activation of the 16 rows of panel `i` of the tile and token `n` of the tile: the
     /// first block of columns sets the accumulators, minus the sum of the activations, the others add to them.
     #[inline(always)]
@@ -247,14 +263,18 @@ impl<'a> Tile<'a> {
     }
 }
 
-/// Lends a buffer for the activations of a tile of `tokens` tokens by [`BLOCK_CHUNKS`] chunks. It is on the stack, as
-/// kernels do not allocate, and has one of two sizes, because it is set to zero first.
+/// Lends a buffer for the activations of a tile of `tokens` tokens by [`BLOCK_CHUNKS`] chunks, or for `needed` groups of them, if these
+/// are few. It is on the stack, as kernels do not allocate, and has one of three sizes, because it is set to zero first.
 #[inline(always)]
-pub(crate) fn with_acts(tokens: usize, work: impl FnOnce(&mut [Acts])) {
+pub(crate) fn with_acts(tokens: usize, needed: usize, work: impl FnOnce(&mut [Acts])) {
+    /// Twelve tokens of 512 activations: a product of so few takes not much longer than to set the largest buffer to zero.
+    const SMALL: usize = 12 * 32;
     const FEW: usize = 5;
     const MOST: usize = 12;
     let len = tokens * BLOCK_CHUNKS;
-    if tokens <= FEW {
+    if needed <= SMALL {
+        work(&mut [[0; CHUNK_COLS]; SMALL]);
+    } else if tokens <= FEW {
         work(&mut [[0; CHUNK_COLS]; FEW * BLOCK_CHUNKS][..len]);
     } else {
         work(&mut [[0; CHUNK_COLS]; MOST * BLOCK_CHUNKS][..len]);

@@ -4,7 +4,7 @@
 //! With `c[i] = x[i] - mean(x)`, the standardised `x[i]` is `c[i] * inv` with `inv = 1 / sqrt(mean(c^2) + eps)`.
 
 use super::lanes::{LANES, Simd, pad};
-use super::reduce::{TURNS, total};
+use super::reduce::TURNS;
 
 ops! {
     /// `out[t, i] = ((x[t, i] - mean) * inv) * gain[i] + bias[i]`, the last product and sum fused; `x` and `out` are
@@ -97,6 +97,12 @@ trait Terms<S: Simd> {
 /// The sum of `vectors` vectors in the order of `dot`.
 #[inline(always)]
 fn sum<S: Simd>(s: S, vectors: usize, terms: impl Terms<S>) -> f32 {
+    s.sum(gather(s, vectors, terms))
+}
+
+/// The vector whose lanes [`sum`] adds up.
+#[inline(always)]
+fn gather<S: Simd>(s: S, vectors: usize, terms: impl Terms<S>) -> S::F {
     let mut accs = [s.splat(0.0); TURNS];
     let mut j = 0;
     while j + TURNS <= vectors {
@@ -111,7 +117,8 @@ fn sum<S: Simd>(s: S, vectors: usize, terms: impl Terms<S>) -> f32 {
             *acc = terms.add(s, j + turn, *acc);
         }
     }
-    total(s, accs)
+    let [a, b, c, d] = accs;
+    s.add(s.add(a, b), s.add(c, d))
 }
 
 struct Values<'a, 'b>(&'b Row<'a>);
@@ -142,6 +149,13 @@ struct Standardised<'a, 'b, S: Simd> {
     inv: S::F,
 }
 
+impl<'a, 'b, S: Simd> Standardised<'a, 'b, S> {
+    #[inline(always)]
+    fn new(s: S, e: &'b Row<'a>, x: &'b Row<'b>, (mean, inv): (f32, f32)) -> Self {
+        Self { e, x, mean: s.splat(mean), inv: s.splat(inv) }
+    }
+}
+
 impl<S: Simd> Terms<S> for Standardised<'_, '_, S> {
     #[inline(always)]
     fn add(&self, s: S, j: usize, acc: S::F) -> S::F {
@@ -160,6 +174,33 @@ pub(super) fn moments<S: Simd>(s: S, x: &[f32], eps: f32) -> (f32, f32) {
     let row = Row::new(x, mean);
     let variance = sum(s, row.vectors(), Squares(&row, mean)) / count;
     (mean, 1.0 / (variance + eps).sqrt())
+}
+
+/// [`moments`] of sixteen rows of `k` elements. A sum over lanes is a chain of shuffles and additions, each of which waits for the
+/// one before; those of sixteen rows are one such chain over vectors, with the same bits.
+#[inline(always)]
+fn moments_of_rows<S: Simd>(s: S, x: &[f32], k: usize, eps: f32) -> [(f32, f32); LANES] {
+    let count = k as f32;
+    let mut gathered = [s.splat(0.0); LANES];
+    for (i, gathered) in gathered.iter_mut().enumerate() {
+        let row = Row::new(&x[i * k..(i + 1) * k], 0.0);
+        *gathered = gather(s, row.vectors(), Values(&row));
+    }
+    let mut means = [0.0; LANES];
+    s.store(s.sums(gathered), &mut means);
+    means.iter_mut().for_each(|mean| *mean /= count);
+    for (i, gathered) in gathered.iter_mut().enumerate() {
+        let row = Row::new(&x[i * k..(i + 1) * k], means[i]);
+        *gathered = gather(s, row.vectors(), Squares(&row, means[i]));
+    }
+    let mut inverses = [0.0; LANES];
+    s.store(s.sums(gathered), &mut inverses);
+    inverses.iter_mut().for_each(|v| *v = 1.0 / (*v / count + eps).sqrt());
+    let mut moments = [(0.0, 0.0); LANES];
+    for (i, moments) in moments.iter_mut().enumerate() {
+        *moments = (means[i], inverses[i]);
+    }
+    moments
 }
 
 #[inline(always)]
@@ -185,18 +226,38 @@ fn norm_rows<S: Simd, const ADD: bool>(s: S, x: &[f32], norm: LayerNorm<'_>, out
     );
     let (gain, bias) = (Row::new(gain, 0.0), Row::new(bias, 0.0));
     // There are no rows if `k` is 0.
-    for (x, out) in x.chunks_exact(k.max(1)).zip(out.chunks_exact_mut(k.max(1))) {
-        let (mean, inv) = moments(s, x, eps);
-        let (mean, inv) = (s.splat(mean), s.splat(inv));
-        let x = Row::new(x, 0.0);
-        for j in 0..x.vectors() {
-            let z = s.mul(s.sub(x.at(s, j), mean), inv);
-            let mut y = s.fma(z, gain.at(s, j), bias.at(s, j));
-            if ADD {
-                y = s.add(Row::new(out, 0.0).at(s, j), y);
-            }
-            store(s, y, out, j);
+    let rows = LANES * k.max(1);
+    let (mut many, mut outs) = (x.chunks_exact(rows), out.chunks_exact_mut(rows));
+    for (x, out) in (&mut many).zip(&mut outs) {
+        let moments = moments_of_rows(s, x, k, eps);
+        for (i, moments) in moments.into_iter().enumerate() {
+            let at = i * k..(i + 1) * k;
+            norm_row::<S, ADD>(s, &x[at.clone()], moments, &gain, &bias, &mut out[at]);
         }
+    }
+    for (x, out) in many.remainder().chunks_exact(k.max(1)).zip(outs.into_remainder().chunks_exact_mut(k.max(1))) {
+        norm_row::<S, ADD>(s, x, moments(s, x, eps), &gain, &bias, out);
+    }
+}
+
+#[inline(always)]
+fn norm_row<S: Simd, const ADD: bool>(
+    s: S,
+    x: &[f32],
+    (mean, inv): (f32, f32),
+    gain: &Row<'_>,
+    bias: &Row<'_>,
+    out: &mut [f32],
+) {
+    let (mean, inv) = (s.splat(mean), s.splat(inv));
+    let x = Row::new(x, 0.0);
+    for j in 0..x.vectors() {
+        let z = s.mul(s.sub(x.at(s, j), mean), inv);
+        let mut y = s.fma(z, gain.at(s, j), bias.at(s, j));
+        if ADD {
+            y = s.add(Row::new(out, 0.0).at(s, j), y);
+        }
+        store(s, y, out, j);
     }
 }
 
@@ -220,43 +281,80 @@ fn layer_norm_l2_gradient<S: Simd>(
         out.len()
     );
     let (gain, bias) = (Row::new(gain, 0.0), Row::new(bias, 0.0));
-    // There are no rows if `k` is 0. The rows do not depend on each other, so the CPU computes several at once, which
-    // hides the latency of the sums.
-    let rows = x.chunks_exact(k.max(1)).zip(target.chunks_exact(k.max(1)));
-    for ((x, target), (scale, out)) in rows.zip(scale.iter().zip(out.chunks_exact_mut(k.max(1)))) {
-        gradient_row(s, x, target, &gain, &bias, eps, *scale, out);
+    // There are no rows if `k` is 0.
+    let (count, rows) = (k as f32, if k > 0 { n } else { 0 });
+    let mut t = 0;
+    while t + LANES <= rows {
+        let at = t * k..(t + LANES) * k;
+        let (x, target, out) = (&x[at.clone()], &target[at.clone()], &mut out[at]);
+        let moments = moments_of_rows(s, x, k, eps);
+        let (mut gathered_e, mut gathered_ez) = ([s.splat(0.0); LANES], [s.splat(0.0); LANES]);
+        for (i, &moments) in moments.iter().enumerate() {
+            let at = i * k..(i + 1) * k;
+            let (x, out) = (Row::new(&x[at.clone()], moments.0), &mut out[at.clone()]);
+            errors(s, &x, moments, &Row::new(&target[at], 0.0), &gain, &bias, out);
+            let e = Row::new(out, 0.0);
+            gathered_e[i] = gather(s, gain.vectors(), Values(&e));
+            gathered_ez[i] = gather(s, gain.vectors(), Standardised::new(s, &e, &x, moments));
+        }
+        let (mut means_e, mut means_ez) = ([0.0; LANES], [0.0; LANES]);
+        s.store(s.sums(gathered_e), &mut means_e);
+        s.store(s.sums(gathered_ez), &mut means_ez);
+        means_e.iter_mut().chain(&mut means_ez).for_each(|mean| *mean /= count);
+        for (i, &moments) in moments.iter().enumerate() {
+            let at = i * k..(i + 1) * k;
+            let x = Row::new(&x[at.clone()], moments.0);
+            project(s, &x, moments, (means_e[i], means_ez[i]), scale[t + i], &mut out[at]);
+        }
+        t += LANES;
+    }
+    for (t, &scale) in scale.iter().enumerate().take(rows).skip(t) {
+        let at = t * k..(t + 1) * k;
+        let (x, out) = (&x[at.clone()], &mut out[at.clone()]);
+        let moments = moments(s, x, eps);
+        let x = Row::new(x, moments.0);
+        errors(s, &x, moments, &Row::new(&target[at], 0.0), &gain, &bias, out);
+        let means = {
+            let e = Row::new(out, 0.0);
+            let products = Standardised::new(s, &e, &x, moments);
+            (sum(s, gain.vectors(), Values(&e)) / count, sum(s, gain.vectors(), products) / count)
+        };
+        project(s, &x, moments, means, scale, out);
     }
 }
 
+/// `e` of a row into `out`. `x` is padded with its mean: lanes after the end are 0 in `e` and in `z`, so they add nothing.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn gradient_row<S: Simd>(
+fn errors<S: Simd>(
     s: S,
-    x: &[f32],
-    target: &[f32],
+    x: &Row<'_>,
+    (mean, inv): (f32, f32),
+    target: &Row<'_>,
     gain: &Row<'_>,
     bias: &Row<'_>,
-    eps: f32,
-    scale: f32,
     out: &mut [f32],
 ) {
-    let (mean, inv) = moments(s, x, eps);
-    let (count, vectors) = (x.len() as f32, gain.vectors());
-    // Lanes after the end are 0 in `e` and in `z`, so they add nothing.
-    let (x, target) = (Row::new(x, mean), Row::new(target, 0.0));
-    let (mean, inverse) = (s.splat(mean), s.splat(inv));
-    for j in 0..vectors {
-        let z = s.mul(s.sub(x.at(s, j), mean), inverse);
+    let (mean, inv) = (s.splat(mean), s.splat(inv));
+    for j in 0..gain.vectors() {
+        let z = s.mul(s.sub(x.at(s, j), mean), inv);
         let y = s.fma(z, gain.at(s, j), bias.at(s, j));
         store(s, s.mul(s.sub(y, target.at(s, j)), gain.at(s, j)), out, j);
     }
-    let (mean_e, mean_ez) = {
-        let e = Row::new(out, 0.0);
-        let products = Standardised { e: &e, x: &x, mean, inv: inverse };
-        (sum(s, vectors, Values(&e)) / count, sum(s, vectors, products) / count)
-    };
+}
+
+/// The gradient of a row, whose `e` is in `out`, from the means of `e` and of `e z`.
+#[inline(always)]
+fn project<S: Simd>(
+    s: S,
+    x: &Row<'_>,
+    (mean, inv): (f32, f32),
+    (mean_e, mean_ez): (f32, f32),
+    scale: f32,
+    out: &mut [f32],
+) {
+    let (mean, inverse) = (s.splat(mean), s.splat(inv));
     let (mean_e, minus_ez, factor) = (s.splat(mean_e), s.splat(-mean_ez), s.splat(inv * scale));
-    for j in 0..vectors {
+    for j in 0..x.vectors() {
         let z = s.mul(s.sub(x.at(s, j), mean), inverse);
         let e = Row::new(out, 0.0).at(s, j);
         store(s, s.mul(s.fma(z, minus_ez, s.sub(e, mean_e)), factor), out, j);

@@ -106,8 +106,8 @@ fn layer_norms_and_their_gradients_follow_the_definition() {
 #[test]
 fn several_rows_have_the_bits_of_one() {
     let mut random = Random(24);
-    for k in [1, 8, 16, 40, 64] {
-        let n = 5;
+    // Sixteen rows have their sums together; 37 are two times sixteen and some more.
+    for (k, n) in [1, 8, 16, 40, 64, 200].into_iter().flat_map(|k| [5, 16, 37].map(|n| (k, n))) {
         let [x, target] = [0; 2].map(|_| random.activations(n * k));
         let [gain, bias] = [0; 2].map(|_| random.activations(k));
         let scale = random.activations(n);
