@@ -76,7 +76,8 @@ impl Ui {
     /// A line on stderr, unless `--quiet`. A closed stderr is not an error.
     pub(crate) fn say(&self, line: impl std::fmt::Display) {
         if !self.quiet {
-            let _ = writeln!(std::io::stderr(), "{line}");
+            // In one piece: stderr has no buffer, and each piece would be a system call.
+            let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
         }
     }
     /// Text on stderr that the following text on stdout continues, in bold.

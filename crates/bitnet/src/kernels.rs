@@ -66,7 +66,9 @@ impl KernelRequest {
     ) -> Result<(EngineOptions, Vec<LayerKernel>), Error> {
         let isa = options.isa.map_or_else(Isa::selected, Isa::require).map_err(ModelError::from)?;
         let tuned = match (&self.all, self.tuning.folder()) {
-            (None, Some(folder)) => Tuning::find(&folder, &TuningKey::new(config, isa, threads(options.threads))),
+            (None, Some(folder)) if Tuning::are_in(&folder) => {
+                Tuning::find(&folder, &TuningKey::new(config, isa, threads(options.threads)))
+            }
             _ => None,
         };
         // Tunings that `find` returns can be resolved.

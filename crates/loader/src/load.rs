@@ -65,11 +65,15 @@ pub fn load_bytes(bytes: SharedBytes, options: &LoadOptions) -> Result<LoadedMod
 }
 
 fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedModel, LoadError> {
-    let (mut weights, read) = std::thread::scope(|scope| {
-        // A vocabulary takes about as long as checking the weights, and neither needs the other.
-        let reading = begin_tokenizer(scope, checkpoint, options);
-        let weights = checkpoint.weights()?;
-        Ok::<_, LoadError>((weights, reading.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))))
+    let (mut weights, read) = std::thread::scope(|scope| match begin_weights(scope, checkpoint, options) {
+        // A vocabulary takes about as long as checking the weights, and neither needs the other. It consists of thousands of small
+        // pieces, so it is read here: for other threads than the first one, the allocator asks the system for each page.
+        Some((thread, gguf)) => {
+            let read = gguf_tokenizer(gguf.metadata());
+            let weights = thread.join().unwrap_or_else(|panic| resume_unwind(panic))?;
+            Ok::<_, LoadError>((weights, Some(read)))
+        }
+        None => Ok((checkpoint.weights()?, None)),
     })?;
     let mut notes = checkpoint.notes();
     let (tokenizer, choice) = words(checkpoint, options, read, &mut weights.config, &mut notes)?;
@@ -90,19 +94,25 @@ fn complete(checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadedMode
 /// The tokenizer in a GGUF file, if it has one.
 type Own = Result<Option<Tokenizer>, LoadError>;
 
-/// Lets a thread of `scope` read the file's own tokenizer; `None` if it is not needed, or there is neither a CPU nor a
-/// thread for it, or it is not wanted.
-fn begin_tokenizer<'s, 'e>(
+/// Lets a thread of `scope` read the weights of a GGUF file, so that the calling one can read the file's own tokenizer; `None` if that
+/// is not needed, or there is neither a CPU nor a thread for it, or it is not wanted.
+fn begin_weights<'s, 'e>(
     scope: &'s Scope<'s, 'e>,
     checkpoint: &'e Checkpoint,
     options: &LoadOptions,
-) -> Option<ScopedJoinHandle<'s, Own>> {
+) -> Option<(ScopedJoinHandle<'s, Result<ModelWeights, LoadError>>, &'e Gguf)> {
     let gguf = checkpoint.gguf()?;
     if options.one_thread || options.tokenizer.is_some() || available_cpus().get() == 1 {
         return None;
     }
-    let thread = std::thread::Builder::new().name("tokenizer".to_owned());
-    thread.spawn_scoped(scope, move || gguf_tokenizer(gguf.metadata())).ok()
+    let thread = std::thread::Builder::new().name("weights".to_owned());
+    let read = move || {
+        let weights = checkpoint.weights();
+        // The vocabulary takes longer.
+        gguf.touch();
+        weights
+    };
+    Some((thread.spawn_scoped(scope, read).ok()?, gguf))
 }
 
 /// Tokenizer and chat template; `read` is the tokenizer of a GGUF file if it has been read. The special ids of the tokenizer join those of
@@ -299,7 +309,11 @@ pub(crate) fn gguf_tokenizer(m: &Metadata) -> Result<Option<Tokenizer>, LoadErro
     match m.str("tokenizer.ggml.model")? {
         None | Some("no_vocab" | "none") => Ok(None),
         Some(model) => {
-            let tokenizer = Tokenizer::from_gguf_vocab(&vocab(m, model)?)?;
+            let list = |name: &str| -> Result<Vec<&str>, LoadError> {
+                Ok(m.strings(&format!("tokenizer.ggml.{name}"))?.map(|list| list.iter().collect()).unwrap_or_default())
+            };
+            let tokenizer =
+                Tokenizer::from_gguf_lists(&vocab_without_lists(m, model)?, &list("tokens")?, &list("merges")?)?;
             // These keys are read with the vocabulary; only the list of further ids remains.
             Ok(Some(if m.get(EOS_LIST).is_some() { with_ids(tokenizer, m)? } else { tokenizer }))
         }
@@ -321,19 +335,26 @@ fn with_ids(tokenizer: Tokenizer, m: &Metadata) -> Result<Tokenizer, LoadError> 
 
 /// The `tokenizer.ggml.*` keys.
 pub(crate) fn vocab(m: &Metadata, model: &str) -> Result<GgufVocab, LoadError> {
-    let key = |name: &str| format!("tokenizer.ggml.{name}");
     let strings = |name: &str| -> Result<Vec<String>, LoadError> {
-        Ok(m.strings(&key(name))?.map(|a| a.iter().map(str::to_owned).collect()).unwrap_or_default())
+        let list = m.strings(&format!("tokenizer.ggml.{name}"))?;
+        Ok(list.map(|a| a.iter().map(str::to_owned).collect()).unwrap_or_default())
     };
+    let (tokens, merges) = (strings("tokens")?, strings("merges")?);
+    Ok(GgufVocab { tokens, merges, ..vocab_without_lists(m, model)? })
+}
+
+/// The `tokenizer.ggml.*` keys without tokens and merges.
+fn vocab_without_lists(m: &Metadata, model: &str) -> Result<GgufVocab, LoadError> {
+    let key = |name: &str| format!("tokenizer.ggml.{name}");
     let id = |name: &str| crate::config::from_gguf::token(m, &key(name));
     let flag = |name: &str| m.bool(&key(name));
     Ok(GgufVocab {
         model: model.to_owned(),
         pre: m.str(&key("pre"))?.map(str::to_owned),
-        tokens: strings("tokens")?,
+        tokens: Vec::new(),
         scores: m.f32s(&key("scores"))?.unwrap_or_default().to_vec(),
         token_types: m.i32s(&key("token_type"))?.unwrap_or_default(),
-        merges: strings("merges")?,
+        merges: Vec::new(),
         bos: id("bos_token_id")?,
         eos: id("eos_token_id")?,
         eot: id("eot_token_id")?,
@@ -353,12 +374,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_thread_reads_a_vocabulary_where_one_is_to_do_everything() {
+    fn no_thread_reads_weights_where_one_is_to_do_everything() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bitnet/models/tiny-stories-ttt.gguf");
         for one_thread in [true, false] {
             let options = LoadOptions { one_thread, ..LoadOptions::default() };
             let checkpoint = Checkpoint::open(&path, &options).unwrap();
-            let thread = std::thread::scope(|scope| begin_tokenizer(scope, &checkpoint, &options).is_some());
+            let thread = std::thread::scope(|scope| begin_weights(scope, &checkpoint, &options).is_some());
             assert_eq!(thread, !one_thread && available_cpus().get() > 1);
             let tokens = |loaded: LoadedModel| loaded.tokenizer.map(|t| t.vocab_size());
             assert_eq!(tokens(load(&path, &options).unwrap()), Some(2048));

@@ -24,8 +24,8 @@ pub struct LoadOptions {
     /// Whether packed weights move from the mapping of their file, whose memory all processes share, to huge pages of
     /// this process, while they are used already. `docs/formats/packed.md` says where tokens are read faster from there.
     pub huge_pages: bool,
-    /// Whether everything is read on the calling thread. Otherwise another one reads a GGUF file's vocabulary meanwhile, if
-    /// the process has a second CPU.
+    /// Whether everything is read on the calling thread. Otherwise another one reads a GGUF file's weights while this one reads the
+    /// vocabulary, if the process has a second CPU.
     pub one_thread: bool,
 }
 

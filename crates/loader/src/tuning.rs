@@ -180,18 +180,27 @@ impl Tuning {
         ProjectionGroup::ALL.into_iter().map(one).collect()
     }
 
+    /// Whether `folder` holds any tuning. To look is faster than to describe this machine, which a key needs: a virtual machine answers
+    /// each question about its CPU in some microseconds.
+    pub fn are_in(folder: &Path) -> bool {
+        paths(folder).next().is_some()
+    }
+
     /// All tunings in `folder` that hold on this machine with this program; others are passed over.
     pub fn all(folder: &Path) -> Vec<Self> {
-        let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-        let ours = |name: &str| name.starts_with(PREFIX) && name.ends_with(".json");
-        let mut paths: Vec<PathBuf> = entries
-            .filter_map(|e| Some(e.ok()?.path()))
-            .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(ours))
-            .collect();
+        let mut paths: Vec<PathBuf> = paths(folder).collect();
         paths.sort();
         let usable = |t: &Self| t.form == FORM && t.key.is_of_this_machine() && t.resolve().is_ok();
         paths.iter().filter_map(|p| read(p).ok()).filter(usable).collect()
     }
+}
+
+/// The files in `folder` whose names are those of tunings.
+fn paths(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let ours = |name: &str| name.starts_with(PREFIX) && name.ends_with(".json");
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    paths.filter(move |path| path.file_name().and_then(|name| name.to_str()).is_some_and(ours))
 }
 
 fn read(path: &Path) -> Result<Tuning, LoadError> {

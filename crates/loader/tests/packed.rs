@@ -13,7 +13,7 @@ use common::checkpoints::{EXACT, assert_same, load, open};
 use loader::convert::{ConvertOptions, Target, convert};
 use loader::gguf::Gguf;
 use loader::{Checkpoint, LoadError, LoadOptions};
-use ternary_kernels::{Kernel, SharedBytes, kernels_available};
+use ternary_kernels::{Isa, Kernel, SharedBytes, kernels_available};
 
 /// With a coarse plane, which small models do without unless it is asked for.
 fn engine() -> EngineOptions {
@@ -291,4 +291,14 @@ fn planes_of_other_shapes_are_refused() {
     assert!(m.clone().with_coarse(plane(64, 16)).is_ok());
     assert!(m.clone().with_coarse(plane(128, 16)).is_err());
     assert!(m.with_coarse(plane(64, 17)).is_err());
+}
+
+#[test]
+fn the_model_within_the_program_needs_no_packing() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bitnet/models/tiny-stories-ttt.gguf");
+    let weights = load(&path);
+    // Otherwise each start would pack it: pack the file again.
+    for isa in Isa::available() {
+        assert!(Packer::new(&weights, &EngineOptions::default().isa(isa)).unwrap().is_ready(&weights), "{isa:?}");
+    }
 }

@@ -69,16 +69,19 @@ impl Packer {
         Ok(PackedMatrix::Groups(self.kernels.pack_groups(w)?.0))
     }
 
-    /// The coarse plane of a head, if the engine uses one.
+    /// The coarse plane of a head, if the engine uses one from its beginning.
     ///
     /// # Errors
     /// A shape for which there is no coarse plane.
     pub fn coarse(&self, table: &FloatMatrix, team: &Team) -> Result<Option<CoarsePlane>, ModelError> {
-        lm_head::plane(self.head, table, self.ops, team)
+        match lm_head::stores_plane(self.head, table) {
+            true => lm_head::plane(self.head, table, self.ops, team),
+            false => Ok(None),
+        }
     }
 
-    /// Whether every matrix is already packed as the engine reads it, and the head has the plane that the engine uses,
-    /// so that nothing has to be packed.
+    /// Whether every matrix is already packed as the engine reads it, and the head has the plane that the engine begins
+    /// with, so that nothing has to be packed.
     pub fn is_ready(&self, weights: &ModelWeights) -> bool {
         let packed = |w: &TernaryMatrix, layout: Option<KernelLayout>| {
             layout.is_some_and(|layout| w.packed_bytes(layout).is_some())
@@ -88,7 +91,7 @@ impl Packer {
         let mut projections = weights.layers.iter().flat_map(|l| l.projections());
         projections.all(|(p, w)| packed(w, self.layout(p, w)))
             && [Some(&weights.embedding), weights.head.as_ref()].into_iter().flatten().all(ternary)
-            && head.is_none_or(|head| head.coarse().is_some() || !lm_head::uses_plane(self.head, head))
+            && head.is_none_or(|head| head.coarse().is_some() || !lm_head::stores_plane(self.head, head))
     }
 
     /// Whether files can hold every matrix as the engine reads it.

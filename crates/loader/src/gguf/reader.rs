@@ -179,6 +179,17 @@ impl Gguf {
         self.data.iter().map(|d| d.bytes.len() as u64).sum()
     }
 
+    /// Reads a byte of each page of a small file, so that threads which read all of it soon do not wait for pages one by one.
+    pub(crate) fn touch(&self) {
+        /// More takes longer than a thread is to be kept waiting.
+        const MOST: u64 = 8 << 20;
+        const PAGE: usize = 4096;
+        if self.file_len() <= MOST {
+            let pages = self.data.iter().flat_map(|data| data.bytes.iter().step_by(PAGE));
+            std::hint::black_box(pages.fold(0, |sum, byte| sum ^ byte));
+        }
+    }
+
     /// The metadata.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata

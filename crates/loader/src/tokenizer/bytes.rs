@@ -31,10 +31,22 @@ pub(super) fn stand_in(byte: u8) -> char {
 pub(super) fn from_byte_level(token: &str) -> Option<Vec<u8>> {
     // Collecting into an option would not reserve the room, for a hundred thousand tokens.
     let mut bytes = Vec::with_capacity(token.chars().count());
-    for c in token.chars() {
-        bytes.push(stood_for(c)?);
+    append_byte_level(token, &mut bytes).then_some(bytes)
+}
+
+/// Appends the bytes that a token of a byte-level vocabulary stands for, or those before another character; returns whether
+/// there is none.
+fn append_byte_level(token: &str, bytes: &mut Vec<u8>) -> bool {
+    // Most tokens are words: graphic characters stand for themselves.
+    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        bytes.extend_from_slice(token.as_bytes());
+        return true;
     }
-    Some(bytes)
+    for c in token.chars() {
+        let Some(byte) = stood_for(c) else { return false };
+        bytes.push(byte);
+    }
+    true
 }
 
 /// How the text of a token becomes bytes.
@@ -73,10 +85,13 @@ impl TokenTable {
         let special = matches!(kind, PieceKind::Control | PieceKind::Unknown);
         let start = self.bytes.len();
         match spelling {
-            Spelling::ByteLevel => match from_byte_level(text).filter(|_| !special && kind != PieceKind::UserDefined) {
-                Some(bytes) => self.bytes.extend_from_slice(&bytes),
-                None => self.bytes.extend_from_slice(text.as_bytes()),
-            },
+            Spelling::ByteLevel => {
+                let stands = !special && kind != PieceKind::UserDefined;
+                if !(stands && append_byte_level(text, &mut self.bytes)) {
+                    self.bytes.truncate(start);
+                    self.bytes.extend_from_slice(text.as_bytes());
+                }
+            }
             Spelling::SentencePiece => match byte_of(text).filter(|_| !special) {
                 Some(byte) => self.bytes.push(byte),
                 None if special => self.bytes.extend_from_slice(text.as_bytes()),

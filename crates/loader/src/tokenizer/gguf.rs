@@ -1,5 +1,7 @@
 //! Vocabularies from the metadata of a GGUF file.
 
+use std::ops::Deref;
+
 use super::added::{AddedToken, AddedTokens};
 use super::bpe::{Alphabet, BpeOptions};
 use super::bytes::{Spelling, TokenTable};
@@ -77,7 +79,23 @@ impl GgufVocab {
         let pre = super::pre::by_name(name)?;
         Some((pre.patterns, pre.ignore_merges, pre.nfc))
     }
+}
 
+/// A vocabulary that is being read, with its two long lists as slices, wherever their strings are.
+struct Reading<'a> {
+    vocab: &'a GgufVocab,
+    tokens: &'a [&'a str],
+    merges: &'a [&'a str],
+}
+
+impl Deref for Reading<'_> {
+    type Target = GgufVocab;
+    fn deref(&self) -> &GgufVocab {
+        self.vocab
+    }
+}
+
+impl Reading<'_> {
     fn check(&self) -> Result<(), TokenizerError> {
         let expected = self.tokens.len();
         if expected == 0 {
@@ -119,7 +137,7 @@ impl GgufVocab {
     }
 
     fn ids(&self) -> impl Iterator<Item = (&str, u32)> + Clone {
-        self.tokens.iter().map(String::as_str).zip(0u32..)
+        self.tokens.iter().copied().zip(0u32..)
     }
 
     /// Tokens found in the raw text: control tokens, and user-defined ones if the model does not find them itself, or
@@ -148,7 +166,7 @@ impl GgufVocab {
         for (index, merge) in self.merges.iter().enumerate() {
             // Byte-level spellings hold no space, so the first one is the border.
             let pair = merge.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty());
-            merges.push(pair.ok_or_else(|| TokenizerError::BadMerge { index, merge: merge.clone() })?);
+            merges.push(pair.ok_or_else(|| TokenizerError::BadMerge { index, merge: (*merge).to_owned() })?);
         }
         let options = BpeOptions {
             alphabet: Alphabet::Bytes,
@@ -199,7 +217,8 @@ impl GgufVocab {
 
     fn unigram(&self, unk: Option<u32>) -> Result<Pipeline, TokenizerError> {
         self.need_scores()?;
-        let tokens: Vec<_> = self.tokens.iter().cloned().zip(self.scores.iter().map(|s| f64::from(*s))).collect();
+        let tokens: Vec<_> =
+            self.tokens.iter().map(|t| (*t).to_owned()).zip(self.scores.iter().map(|s| f64::from(*s))).collect();
         let byte_fallback = self.ids().any(|(_, id)| self.kind(id) == PieceKind::Byte);
         let hidden = |id| matches!(self.kind(id), PieceKind::Control | PieceKind::Unknown | PieceKind::Byte);
         let model = Model::Unigram(Box::new(Unigram::new(&tokens, unk, byte_fallback, hidden)?));
@@ -210,8 +229,9 @@ impl GgufVocab {
     }
 }
 
-/// Builds a tokenizer from the keys of a GGUF file.
-pub(super) fn read(vocab: &GgufVocab) -> Result<Contents, TokenizerError> {
+/// Builds a tokenizer from the keys of a GGUF file. `tokens` and `merges` are read instead of those of `vocab`.
+pub(super) fn read(vocab: &GgufVocab, tokens: &[&str], merges: &[&str]) -> Result<Contents, TokenizerError> {
+    let vocab = Reading { vocab, tokens, merges };
     vocab.check()?;
     let mut notes = Vec::new();
     let unk = vocab.optional("unknown", vocab.unk, &mut notes);

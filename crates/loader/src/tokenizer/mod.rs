@@ -181,7 +181,14 @@ impl Tokenizer {
     /// # Errors
     /// An unknown model or pre-tokenizer, lists of different lengths, ids and merges that do not fit together.
     pub fn from_gguf_vocab(vocab: &GgufVocab) -> Result<Self, TokenizerError> {
-        Ok(gguf::read(vocab)?.finish().with_end_of_turn())
+        let [tokens, merges] =
+            [&vocab.tokens, &vocab.merges].map(|list| list.iter().map(String::as_str).collect::<Vec<_>>());
+        Self::from_gguf_lists(vocab, &tokens, &merges)
+    }
+
+    /// Like [`Self::from_gguf_vocab`], with lists that are elsewhere: to copy them takes a quarter of the time of reading a vocabulary.
+    pub(crate) fn from_gguf_lists(vocab: &GgufVocab, tokens: &[&str], merges: &[&str]) -> Result<Self, TokenizerError> {
+        Ok(gguf::read(vocab, tokens, merges)?.finish().with_end_of_turn())
     }
 
     /// Reads a SentencePiece model (`tokenizer.model`) of the BPE or unigram kind.

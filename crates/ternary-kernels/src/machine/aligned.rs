@@ -3,11 +3,16 @@
 use bytemuck::{Pod, Zeroable};
 
 /// One cache line, which is also one AVX-512 register.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+const LINE: usize = 64;
 
-const _: () = assert!(size_of::<Line>() == 64 && align_of::<Line>() == 64);
+/// A quarter of a line: what allocators align to by themselves. Memory that is to begin at a line is written with zeros
+/// after it was allocated; memory that need not is taken as the system gives it, zeroed and untouched. So the buffer is
+/// three quarters longer, and begins at its first line.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C, align(16))]
+struct Quarter([u8; LINE / 4]);
+
+const _: () = assert!(size_of::<Quarter>() == 16 && align_of::<Quarter>() == 16);
 
 /// A zero-initialised buffer of plain numbers whose first element is on a 64-byte boundary.
 ///
@@ -25,7 +30,8 @@ pub struct AlignedBuf<T: Pod> {
 
 /// The storage of the bytes.
 enum Store {
-    Lines(Vec<Line>),
+    /// The buffer begins at the quarter `first`. The vector never moves.
+    Lines { quarters: Vec<Quarter>, first: usize },
     #[cfg(target_os = "linux")]
     Huge(super::huge::Piece),
 }
@@ -37,9 +43,11 @@ const HUGE_FROM: usize = 128 << 10;
 impl<T: Pod> AlignedBuf<T> {
     /// A buffer of `len` zeros. Memory comes zeroed from the allocator, so pages are touched on first use.
     pub fn zeroed(len: usize) -> Self {
-        const { assert!(align_of::<T>() <= 64 && 64 % size_of::<T>() == 0) };
-        let lines = (len * size_of::<T>()).div_ceil(64);
-        Self { store: Store::Lines(bytemuck::allocation::zeroed_vec(lines)), len, _of: std::marker::PhantomData }
+        const { assert!(align_of::<T>() <= LINE && LINE % size_of::<T>() == 0) };
+        let lines = (len * size_of::<T>()).div_ceil(LINE);
+        let quarters: Vec<Quarter> = bytemuck::allocation::zeroed_vec(if lines > 0 { 4 * lines + 3 } else { 0 });
+        let first = if lines > 0 { quarters.as_ptr().addr().wrapping_neg() % LINE / size_of::<Quarter>() } else { 0 };
+        Self { store: Store::Lines { quarters, first }, len, _of: std::marker::PhantomData }
     }
 
     /// Like [`AlignedBuf::zeroed`], for weights: data that is written once and then streamed repeatedly. It is placed
@@ -62,11 +70,18 @@ impl<T: Pod> AlignedBuf<T> {
     }
 }
 
+/// The whole lines of a buffer of `len` quarters that begins at the quarter `first`.
+fn lines(len: usize, first: usize) -> std::ops::Range<usize> {
+    first..first + len / 4 * 4
+}
+
 impl<T: Pod> std::ops::Deref for AlignedBuf<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         match &self.store {
-            Store::Lines(lines) => &bytemuck::cast_slice::<Line, T>(lines)[..self.len],
+            Store::Lines { quarters, first } => {
+                &bytemuck::cast_slice::<Quarter, T>(&quarters[lines(quarters.len(), *first)])[..self.len]
+            }
             #[cfg(target_os = "linux")]
             Store::Huge(piece) => bytemuck::cast_slice(piece.bytes()),
         }
@@ -76,7 +91,10 @@ impl<T: Pod> std::ops::Deref for AlignedBuf<T> {
 impl<T: Pod> std::ops::DerefMut for AlignedBuf<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         match &mut self.store {
-            Store::Lines(lines) => &mut bytemuck::cast_slice_mut::<Line, T>(lines)[..self.len],
+            Store::Lines { quarters, first } => {
+                let lines = lines(quarters.len(), *first);
+                &mut bytemuck::cast_slice_mut::<Quarter, T>(&mut quarters[lines])[..self.len]
+            }
             #[cfg(target_os = "linux")]
             Store::Huge(piece) => bytemuck::cast_slice_mut(piece.bytes_mut()),
         }

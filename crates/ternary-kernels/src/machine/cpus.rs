@@ -71,7 +71,7 @@ fn cores(available: NonZeroUsize, root: &Path) -> NonZeroUsize {
             let topology = root.join(format!("sys/devices/system/cpu/cpu{cpu}/topology"));
             // The second is the older name.
             let siblings = ["core_cpus_list", "thread_siblings_list"].map(|name| topology.join(name));
-            let siblings = siblings.iter().find_map(|path| std::fs::read_to_string(path).ok())?;
+            let siblings = siblings.iter().find_map(|path| super::description(path))?;
             // All CPUs of a core have the same list, which contains each of them.
             cores.insert(cpu_list(&siblings).filter(|s| s.contains(cpu))?.first().copied()?);
         }
@@ -82,13 +82,13 @@ fn cores(available: NonZeroUsize, root: &Path) -> NonZeroUsize {
 
 /// The CPUs of this process's affinity mask.
 fn allowed(root: &Path) -> Option<BTreeSet<usize>> {
-    let status = std::fs::read_to_string(root.join("proc/self/status")).ok()?;
+    let status = super::description(&root.join("proc/self/status"))?;
     cpu_list(status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:"))?)
 }
 
 /// The CPUs that run.
 fn online(root: &Path) -> Option<BTreeSet<usize>> {
-    cpu_list(&std::fs::read_to_string(root.join("sys/devices/system/cpu/online")).ok()?)
+    cpu_list(&super::description(&root.join("sys/devices/system/cpu/online"))?)
 }
 
 /// The CPUs of a list as the Linux kernel writes it, `0-3,8,10-11`; `None` if it is something else or too long.

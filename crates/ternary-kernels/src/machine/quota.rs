@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// The whole CPUs whose time this process may take, at least 1: the least quota of its groups and of those above them, rounded
 /// down. `None` without a limit, and where none can be read. `proc` and `sys` are below `root`.
 pub(super) fn whole_cpus(root: &Path) -> Option<NonZeroUsize> {
-    let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
+    let read = |path: &str| super::description(&root.join(path));
     let (groups, mounts) = (read("proc/self/cgroup")?, read("proc/self/mountinfo")?);
     groups.lines().filter_map(Group::of).filter_map(|group| group.limit(root, &mounts)).min()
 }
@@ -79,7 +79,7 @@ impl<'a> Group<'a> {
 
 /// The whole CPUs of a group's own quota.
 fn quota(version: Version, group: &Path) -> Option<NonZeroUsize> {
-    let read = |name| std::fs::read_to_string(group.join(name)).ok();
+    let read = |name| super::description(&group.join(name));
     // `max` and -1 are not numbers of this type: they mean that there is not a limit.
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let (quota, period) = match version {

@@ -87,6 +87,12 @@ pub(in crate::engine) fn uses_plane(mode: HeadMode, head: &FloatMatrix) -> bool 
     wanted && plain && cols <= ternary_kernels::ops::coarse::MAX_COLS
 }
 
+/// Whether a file of packed weights holds the plane of `head`: not where it is made later, unless `mode` asks for it.
+pub(in crate::engine) fn stores_plane(mode: HeadMode, head: &FloatMatrix) -> bool {
+    let later = head.rows().saturating_mul(head.cols()) <= MADE_LATER;
+    uses_plane(mode, head) && !(later && matches!(mode, HeadMode::Auto))
+}
+
 /// The norm before the head, and the head.
 #[derive(Debug)]
 pub(in crate::engine) struct LmHead {
