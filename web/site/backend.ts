@@ -127,10 +127,10 @@ export class SiteBackend implements Backend {
         return this.loaded ?? (await this.loadModel());
       }
       this.closeExtractor();
-      if (asked !== null) this.model = asked;
+      if (asked !== null) return await this.change(asked);
       const info = await this.loadModel();
       // The first load of a visit: the extractor that was open at the end of the last one is open again.
-      const before = asked === null ? remembered(EXTRACTOR) : null;
+      const before = remembered(EXTRACTOR);
       if (before !== null) await this.openExtractor(choiceOf(before)).catch(() => remember(EXTRACTOR, null));
       return info;
     } finally {
@@ -140,6 +140,19 @@ export class SiteBackend implements Backend {
 
   private async isExtractor(choice: Choice): Promise<boolean> {
     return choice.kind === "extractor" || (await this.worker.kindOf(sourceOf(choice))) === "extractor";
+  }
+
+  /** Loads another model. If that fails, the next attempt is with the one from before. */
+  private async change(model: Choice): Promise<ModelInfo> {
+    const before = this.model;
+    this.model = model;
+    try {
+      return await this.loadModel();
+    } catch (error) {
+      this.model = before;
+      remember(MODEL, before.kind === "file" ? null : nameOf(before));
+      throw error;
+    }
   }
 
   private async loadModel(): Promise<ModelInfo> {

@@ -179,7 +179,7 @@ describe("the site", () => {
     await expect.poll(() => page.locator(".finding .intent").innerText()).toMatch(/^PlayMusic\s+9\d/);
     const marks = page.locator(".marked mark");
     await expect.poll(() => marks.allInnerTexts()).toEqual(["jazz", "miles davis"]);
-    expect(await page.locator(".marked rt").allInnerTexts()).toEqual(["genre", "artist"]);
+    expect(await page.locator(".marked small").allInnerTexts()).toEqual(["genre", "artist"]);
     expect(await page.locator(".finding .slots tbody tr").allInnerTexts()).toEqual([
       "genre\tjazz",
       "artist\tmiles davis",
@@ -222,7 +222,7 @@ describe("the site", () => {
     }, bytes);
     await page.locator("#utterance").fill("青空文庫つて知ってる?");
     await expect.poll(() => page.locator(".marked mark").allInnerTexts()).toEqual(["青空文庫"]);
-    expect(await page.locator(".marked rt").innerText()).toBe("topic");
+    expect(await page.locator(".marked small").innerText()).toBe("topic");
     await expect.poll(() => page.locator(".finding .facts").innerText()).toMatch(/ミリ秒/);
     expect(await accessibilityFindings(page)).toEqual([]);
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(360);

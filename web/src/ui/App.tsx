@@ -106,10 +106,12 @@ function Whole({ state, models, other }: WholeProps): JSX.Element {
         {t.skip}
       </a>
       <header class="bar">
-        <button type="button" class="quiet menu" onClick={() => setSheet("history")} title={t.conversations}>
-          <MenuIcon />
-          <span class="hidden">{t.conversations}</span>
-        </button>
+        {!hasOther && (
+          <button type="button" class="quiet menu" onClick={() => setSheet("history")} title={t.conversations}>
+            <MenuIcon />
+            <span class="hidden">{t.conversations}</span>
+          </button>
+        )}
         <h1>
           <Mark />
           <span>{t.product}</span>

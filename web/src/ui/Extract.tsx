@@ -155,10 +155,10 @@ function Finding({ t, text, extraction, ms, language, share }: FindingProps): JS
           part.name === null ? (
             part.text
           ) : (
-            <ruby key={part.start}>
+            <span key={part.start} class="slot">
               <mark>{part.text}</mark>
-              <rt lang="en">{part.name}</rt>
-            </ruby>
+              <small lang="en">{part.name}</small>
+            </span>
           ),
         )}
       </p>
