@@ -24,7 +24,7 @@ pub(crate) trait Simd: Copy {
     type F: Copy;
     /// 16 i32.
     type I: Copy;
-    /// Accumulators that fit the registers with the operands, a power of 2 from 4 to 16.
+    /// Accumulators that fit the registers with the operands, a power of 2 from 2 to 16.
     const ACCUMULATORS: usize;
 
     fn splat(self, x: f32) -> Self::F;

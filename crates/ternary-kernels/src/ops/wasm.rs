@@ -39,7 +39,7 @@ impl Simd for Simd128 {
     /// Lanes 0 to 3, 4 to 7, 8 to 11 and 12 to 15.
     type F = [v128; 4];
     type I = [v128; 4];
-    const ACCUMULATORS: usize = 4;
+    const ACCUMULATORS: usize = 2;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F {
@@ -51,22 +51,30 @@ impl Simd for Simd128 {
     }
     #[inline(always)]
     fn load_f16(self, x: &[f16; LANES]) -> Self::F {
+        // Not by `map`, which becomes a call that passes vectors through memory.
         let [a, b]: [v128; 2] = simd::load(x);
-        [u32x4_extend_low_u16x8(a), u32x4_extend_high_u16x8(a), u32x4_extend_low_u16x8(b), u32x4_extend_high_u16x8(b)]
-            .map(widen_f16)
+        let four = from_i16([a, b]);
+        each!(widen_f16, four)
     }
     #[inline(always)]
     fn load_bf16(self, x: &[bf16; LANES]) -> Self::F {
         let [a, b]: [v128; 2] = simd::load(x);
-        [u32x4_extend_low_u16x8(a), u32x4_extend_high_u16x8(a), u32x4_extend_low_u16x8(b), u32x4_extend_high_u16x8(b)]
-            .map(|v| i32x4_shl(v, 16))
+        let four = [
+            u32x4_extend_low_u16x8(a),
+            u32x4_extend_high_u16x8(a),
+            u32x4_extend_low_u16x8(b),
+            u32x4_extend_high_u16x8(b),
+        ];
+        each!(|v| i32x4_shl(v, 16), four)
     }
     #[inline(always)]
     fn load_i8(self, x: &[i8; LANES]) -> Self::F {
         let x: v128 = simd::load(x);
-        let (a, b) = (i16x8_extend_low_i8x16(x), i16x8_extend_high_i8x16(x));
-        [i32x4_extend_low_i16x8(a), i32x4_extend_high_i16x8(a), i32x4_extend_low_i16x8(b), i32x4_extend_high_i16x8(b)]
-            .map(|v| f32x4_convert_i32x4(v))
+        self.to_f(from_i16([i16x8_extend_low_i8x16(x), i16x8_extend_high_i8x16(x)]))
+    }
+    #[inline(always)]
+    fn load_i16(self, x: &[i16; LANES]) -> Self::F {
+        self.to_f(from_i16(simd::load(x)))
     }
     #[inline(always)]
     fn store(self, v: Self::F, out: &mut [f32; LANES]) {
@@ -234,7 +242,8 @@ impl Simd for Simd128 {
             let low = i32x4_dot_i16x8(i16x8_extend_low_i8x16(q), i16x8_extend_low_i8x16(k));
             i32x4_add(low, i32x4_dot_i16x8(i16x8_extend_high_i8x16(q), i16x8_extend_high_i8x16(k)))
         };
-        each!(i32x4_add, acc, each!(dot, q, k))
+        let sums = each!(dot, q, k);
+        each!(i32x4_add, acc, sums)
     }
     const DOT_I4_BIAS: i32 = 8;
     #[inline(always)]
@@ -258,16 +267,22 @@ impl Simd for Simd128 {
     }
 }
 
-/// The f16 in each lane as f32, exactly. Exponent and fraction are moved to their places and multiplied by the ratio of
-/// the powers of two that they then stand for, which makes subnormal numbers normal; infinities and NaNs get the
-/// largest exponent.
+/// Sixteen i16 as i32.
+#[inline(always)]
+fn from_i16([a, b]: [v128; 2]) -> [v128; 4] {
+    [i32x4_extend_low_i16x8(a), i32x4_extend_high_i16x8(a), i32x4_extend_low_i16x8(b), i32x4_extend_high_i16x8(b)]
+}
+
+/// The f16 whose bits are in each lane, with their sign in all bits above them, as f32, exactly. Sign, exponent and
+/// fraction are moved to their places and multiplied by the ratio of the powers of two that they then stand for, which
+/// makes subnormal numbers normal; infinities and NaNs get the largest exponent.
 #[inline(always)]
 fn widen_f16(x: v128) -> v128 {
-    let sign = i32x4_shl(v128_and(x, u32x4_splat(0x8000)), 16);
-    let moved = i32x4_shl(v128_and(x, u32x4_splat(0x7fff)), 13);
+    let moved = v128_and(i32x4_shl(x, 13), u32x4_splat(0x8fff_e000));
     let scaled = f32x4_mul(moved, f32x4_splat(f32::from_bits((127 + 112) << 23)));
-    let special = v128_and(i32x4_gt(moved, u32x4_splat((0x7c00 << 13) - 1)), u32x4_splat(0xff << 23));
-    v128_or(v128_or(scaled, sign), special)
+    let exponent = u32x4_splat(0x1f << 23);
+    let special = i32x4_eq(v128_and(moved, exponent), exponent);
+    v128_or(scaled, v128_and(special, u32x4_splat(0xff << 23)))
 }
 
 /// The f32 in each lane as f16, rounded to nearest, ties to even. A sum with half of what the f16 lacks, less one where the
@@ -320,7 +335,12 @@ fn lanes(v: v128) -> [f32; 4] {
 #[cfg(target_feature = "relaxed-simd")]
 #[inline(always)]
 fn fused(a: [v128; 4], b: [v128; 4], c: [v128; 4]) -> [v128; 4] {
-    std::array::from_fn(|i| f32x4_relaxed_madd(a[i], b[i], c[i]))
+    [
+        f32x4_relaxed_madd(a[0], b[0], c[0]),
+        f32x4_relaxed_madd(a[1], b[1], c[1]),
+        f32x4_relaxed_madd(a[2], b[2], c[2]),
+        f32x4_relaxed_madd(a[3], b[3], c[3]),
+    ]
 }
 
 /// `a * b + c`, rounded once.
@@ -332,7 +352,8 @@ fn fused(a: [v128; 4], b: [v128; 4], c: [v128; 4]) -> [v128; 4] {
 #[cfg(not(target_feature = "relaxed-simd"))]
 #[inline(always)]
 fn fused(a: [v128; 4], b: [v128; 4], c: [v128; 4]) -> [v128; 4] {
-    let [r0, r1, r2, r3]: [(v128, v128); 4] = std::array::from_fn(|i| twice_rounded(a[i], b[i], c[i]));
+    let (r0, r1) = (twice_rounded(a[0], b[0], c[0]), twice_rounded(a[1], b[1], c[1]));
+    let (r2, r3) = (twice_rounded(a[2], b[2], c[2]), twice_rounded(a[3], b[3], c[3]));
     let doubt = v128_or(v128_or(r0.1, r1.1), v128_or(r2.1, r3.1));
     if v128_any_true(doubt) {
         return careful(&a, &b, &c);

@@ -153,6 +153,12 @@ fn products_1x16<S: Simd, R: Rows, const TAIL: bool>(s: S, q: &[f32], keys: R, k
         return products::<S, R, 1, 16, TAIL>(s, [q], keys, k)[0];
     }
     let mut out = [s.splat(0.0); 16];
+    if S::ACCUMULATORS < 4 {
+        for (out, k) in out.as_chunks_mut::<2>().0.iter_mut().zip(k.as_chunks::<2>().0) {
+            *out = products::<S, R, 1, 2, TAIL>(s, [q], keys, *k)[0];
+        }
+        return out;
+    }
     for (out, k) in out.as_chunks_mut::<4>().0.iter_mut().zip(k.as_chunks::<4>().0) {
         *out = products::<S, R, 1, 4, TAIL>(s, [q], keys, *k)[0];
     }

@@ -54,7 +54,11 @@ pub(super) fn weigh<S: Simd, R: Rows>(
     while row < rows {
         let sums = &mut out.values[row * stride..(row + 1) * stride];
         let ahead = if row == first { next_keys } else { &[] };
-        weigh_rows::<S, R, 1, 4>(s, values, [&weights[row]], range.start..seen(row), ahead, sums);
+        let (weights, range) = ([&weights[row]], range.start..seen(row));
+        match S::ACCUMULATORS < 4 {
+            true => weigh_rows::<S, R, 1, 2>(s, values, weights, range, ahead, sums),
+            false => weigh_rows::<S, R, 1, 4>(s, values, weights, range, ahead, sums),
+        }
         row += 1;
     }
 }
