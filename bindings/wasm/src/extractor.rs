@@ -1,5 +1,6 @@
 //! Extractors of utterances: intent, slots, out of scope.
 
+use bitnet::RankedIntent;
 use serde::Serialize;
 use ternary_kernels::SharedBytes;
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -18,11 +19,18 @@ pub struct Extractor {
 #[serde(rename_all = "camelCase")]
 struct Answer<'a> {
     intent: &'a str,
-    confidence: f32,
+    /// As f64, so that JavaScript has the same number; the shortest decimals of an f32 are another one there.
+    confidence: f64,
     out_of_scope: bool,
     slots: Vec<SlotAnswer<'a>>,
     cut: bool,
-    alternatives: &'a [bitnet::RankedIntent],
+    alternatives: Vec<Alternative<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Alternative<'a> {
+    intent: &'a str,
+    confidence: f64,
 }
 
 /// Intents that an answer names, the chosen one included.
@@ -83,13 +91,17 @@ impl Extractor {
             start: units(s.range.start),
             end: units(s.range.end),
         });
+        let mut alternatives = Vec::with_capacity(ranked.len());
+        for RankedIntent { intent, confidence } in &ranked {
+            alternatives.push(Alternative { intent, confidence: f64::from(*confidence) });
+        }
         json(&Answer {
             intent: &found.intent,
-            confidence: found.confidence,
+            confidence: found.confidence.into(),
             out_of_scope: found.out_of_scope,
             slots: slots.collect(),
             cut: found.cut,
-            alternatives: &ranked,
+            alternatives,
         })
     }
 
