@@ -21,6 +21,9 @@ import { TEXTS } from "./texts.ts";
 
 /** Pixels that a pointer moves before it is a drag and not a click. */
 const DRAG = 4;
+/** Pixels of a window with the character alone, at most; milliseconds in which it grows. */
+const NARROW = 200;
+const GROWS_WITHIN = 500;
 /** Milliseconds between two looks at the clock, for moods that pass. */
 const TICK = 1000;
 
@@ -67,10 +70,17 @@ function Whole({ bridge, backend, companion, beginning, notices, state }: Props 
   const [sheet, setSheet] = useState<"settings" | "history" | null>(null);
   const [told, setTold] = useState<Notice[]>([]);
   const mood = useMood(state, open);
+  const wanted = useRef(false);
   const show = (to: boolean) => {
-    setOpen(to);
-    if (!to) setSheet(null);
+    wanted.current = to;
+    if (!to) {
+      setSheet(null);
+      setOpen(false);
+    }
+    const sized = to ? larger() : Promise.resolve();
     void bridge.call("show_bubble", { open: to });
+    // The bubble is laid out in the window that it will have.
+    void sized.then(() => setOpen(wanted.current));
   };
   const wished = useRef((_: Wish) => {});
   wished.current = (wish) => {
@@ -127,6 +137,21 @@ function Whole({ bridge, backend, companion, beginning, notices, state }: Props 
       )}
     </>
   );
+}
+
+/** Resolves when the window has grown, or soon if it does not. */
+function larger(): Promise<void> {
+  if (innerWidth > NARROW) return Promise.resolve();
+  return new Promise((done) => {
+    const timer = setTimeout(done, GROWS_WITHIN);
+    const look = () => {
+      if (innerWidth <= NARROW) return;
+      clearTimeout(timer);
+      removeEventListener("resize", look);
+      done();
+    };
+    addEventListener("resize", look);
+  });
 }
 
 function useMood(state: State, open: boolean) {
@@ -249,9 +274,11 @@ function Bubble({ state, companion, told, onTold, onHide, onSheet }: BubbleProps
           <Text state={state} conversation={conversation} path={path} editing={editing} onEdit={setEditing} />
         </Scroller>
         <div class="dock">
-          <p class="memory-line">
-            <GaugeLine state={state} conversation={conversation} />
-          </p>
+          {path.some((node) => node.result) && (
+            <p class="memory-line">
+              <GaugeLine state={state} conversation={conversation} />
+            </p>
+          )}
           <Composer
             key={conversation.id}
             state={state}

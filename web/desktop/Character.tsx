@@ -16,7 +16,6 @@ const MOUTHS: Record<Mood, string> = {
 export function Character({ mood }: { mood: Mood }): JSX.Element {
   return (
     <svg class={`character ${mood}`} viewBox="0 0 136 148" aria-hidden="true" focusable="false">
-      <ellipse class="ground" cx="68" cy="140" rx="36" ry="5" />
       <g class="body">
         <g class="sprout">
           <path class="stem" d="M68 38q-1-12 4-19" />

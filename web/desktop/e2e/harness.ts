@@ -96,7 +96,6 @@ export class Desktop {
       LANG: language === "ja" ? "ja_JP.UTF-8" : "en_US.UTF-8",
       // No graphics hardware here.
       LIBGL_ALWAYS_SOFTWARE: "1",
-      WEBKIT_DISABLE_DMABUF_RENDERER: "1",
       GTK_A11Y: "none",
       NO_AT_BRIDGE: "1",
       GTK_USE_PORTAL: "0",
@@ -133,11 +132,22 @@ export class Desktop {
 
   /** A picture of the whole screen. */
   picture(name: string): void {
+    // Without a tooltip, and after the compositor has drawn.
+    this.x("mousemove", "20", "20", "sleep", "0.5");
     execFileSync("import", ["-window", "root", join(SHOTS, `${name}.png`)], { env: this.env });
   }
 
   x(...args: string[]): string {
     return execFileSync("xdotool", args, { env: this.env }).toString();
+  }
+
+  /** Whether a window with a title like this is visible. */
+  sees(title: string): boolean {
+    try {
+      return this.x("search", "--onlyvisible", "--name", title).trim() !== "";
+    } catch {
+      return false;
+    }
   }
 
   /** Inodes of the sockets that a process has open. */
