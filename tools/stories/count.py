@@ -8,7 +8,7 @@ A `.jsonl` file is one that `generate.py` made; a `.txt` file has stories betwee
 
 - repeats: stories in which a sentence of four words or more comes twice; and such sentences as a share of all.
 - loops: stories in which a run of six words comes three times.
-- lost: of the stories that name somebody by "named" or "called", those that do not have that name in their second half.
+- lost: of the stories that give a name by "named" or "called", those that do not have that name in their second half.
 - new: stories whose last third has a name that was not there before and is not introduced.
 - ended: stories that the model ended, with a full stop or the like.
 - words: of the words of a request, the share that the story has (also as part of a longer word: "played" for "play"); all: stories that
