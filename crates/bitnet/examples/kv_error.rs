@@ -1,4 +1,4 @@
-//! What keys and values in fewer bits cost: the loss of a model, how often its likeliest token is that of f32, and the distance of its
+//! The cost of keys and values in fewer bits: the loss of a model, how often its likeliest token is that of f32, and the distance of its
 //! logits from those of f32.
 //!
 //! ```text

@@ -25,7 +25,7 @@ const QUAD: usize = 4;
 const QUADS: usize = KV_BLOCK / QUAD;
 /// Keys that meet the queries together.
 const KEYS: usize = 8;
-/// What is added to the codes of keys, which have to be unsigned.
+/// The offset that makes the codes of keys unsigned.
 const BIAS: i32 = 128;
 
 /// Working memory for one block.
@@ -55,7 +55,7 @@ type Digits = [[Fours; QUADS]; 2];
 /// Sixteen queries.
 #[derive(Clone, Copy, Debug, Default)]
 struct RowVector {
-    /// What the bias adds to their products.
+    /// The excess of their products, from the bias.
     excess: [i32; LANES],
     /// The factor of a product: `scale` times the step.
     factors: [f32; LANES],
