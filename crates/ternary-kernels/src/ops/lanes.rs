@@ -181,13 +181,13 @@ pub(crate) trait Simd: Copy {
     #[inline(always)]
     fn store_digits(self, n: [Self::I; 4], low: &mut [i32; LANES], high: &mut [i32; LANES]) {
         let mut bytes = [[[0i8; LANES]; 4]; 2];
-        for i in 0..4 {
-            let mut n = n[i];
-            self.store_i8(n, &mut bytes[0][i]);
+        let [low_bytes, high_bytes] = &mut bytes;
+        for ((mut n, lower), upper) in n.into_iter().zip(low_bytes).zip(high_bytes) {
+            self.store_i8(n, lower);
             for _ in 0..8 {
                 n = self.halve_i(n);
             }
-            self.store_i8(n, &mut bytes[1][i]);
+            self.store_i8(n, upper);
         }
         for (out, [a, b, c, d]) in [low, high].into_iter().zip(&bytes) {
             self.interleave(a, b, c, d, out);
