@@ -193,9 +193,11 @@ impl PackedWeights {
     }
 
     /// Says that all packed weights are read soon, so that a disk can read them in one stream, ahead of the first token.
-    /// It takes some milliseconds for each gigabyte, so another thread does it.
+    /// It takes some milliseconds for each gigabyte, so another thread does it. Bytes in memory come from no disk.
     pub(crate) fn prefetch(&self) {
-        self.movable.prefetch();
+        if self.file.paths().is_some() {
+            self.movable.prefetch();
+        }
     }
 
     /// Moves packed weights to huge pages in the background: see [`warming`].
