@@ -7,7 +7,16 @@ use std::time::Duration;
 use bitnet_server::{Options, Service};
 use libfuzzer_sys::fuzz_target;
 
-static PATHS: [&str; 4] = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/bitnet/inner-loss"];
+static PATHS: [&str; 8] = [
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/bitnet/inner-loss",
+    "/api/chat",
+    "/api/generate",
+    "/api/embed",
+    "/api/embeddings",
+];
 
 /// The model within the library, with a chat template that it never learned.
 fn service() -> &'static Service {

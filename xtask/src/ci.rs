@@ -31,7 +31,7 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     steps.run("packages", || packages(thorough))?;
     steps.run("programs", programs::build)?;
     steps.run("the README's first command", programs::story)?;
-    steps.try_run("the official client of the server", programs::openai_client)?;
+    steps.try_run("the official clients of the server", programs::server_clients)?;
     page::sources(steps)?;
     page::browser(steps)?;
     steps.run("hostile inputs", programs::hostile_side_by_side)?;

@@ -161,12 +161,13 @@ pub(crate) fn story() -> Result<(), XtaskError> {
     Ok(())
 }
 
-/// The official Python client of OpenAI's interface against `bitnet serve`; it is installed into a separate folder.
+/// The official Python clients of OpenAI's and Ollama's interfaces against `bitnet serve`; they are installed into a
+/// separate folder.
 ///
 /// # Errors
 /// If a check fails; in continuous integration also if Python is absent or the client cannot be installed.
-pub(crate) fn openai_client() -> Result<Outcome, XtaskError> {
-    const FOLDER: &str = "target/openai-client";
+pub(crate) fn server_clients() -> Result<Outcome, XtaskError> {
+    const FOLDER: &str = "target/clients";
     const TESTS: &str = "crates/bitnet-server/tests";
     let missing = |what: &str, remedy| {
         let missing = XtaskError::Missing { what: what.into(), remedy };
@@ -188,10 +189,12 @@ pub(crate) fn openai_client() -> Result<Outcome, XtaskError> {
         }
         run("python3", &["-m", "venv", "--clear", FOLDER], &[])?;
         if run(&python, &install, &[]).is_err() {
-            return missing("the Python package openai", "let pip reach a package registry, once");
+            return missing("the Python packages of the clients", "let pip reach a package registry, once");
         }
     }
-    run(&python, &[&format!("{TESTS}/openai_client.py"), &program("bitnet")], &[])?;
+    for script in ["openai_client.py", "ollama_client.py"] {
+        run(&python, &[&format!("{TESTS}/{script}"), &program("bitnet")], &[("PYTHONDONTWRITEBYTECODE", "1")])?;
+    }
     Ok(Outcome::Done)
 }
 

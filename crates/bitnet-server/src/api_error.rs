@@ -1,4 +1,4 @@
-//! Errors as OpenAI's clients understand them.
+//! Errors as the clients of both interfaces understand them.
 
 use std::borrow::Cow;
 
@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use bitnet::ModelError;
 use serde_json::{Value, json};
 
+use crate::dialect::Dialect;
 use crate::engine::{Failure, Refused};
 
 /// An answer that describes an error.
@@ -90,21 +91,47 @@ impl ApiError {
         self
     }
 
+    /// Whether something that was named is not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
     /// The message.
-    #[cfg(feature = "constrain")]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
-    /// The body.
+    /// The body for clients of OpenAI's interface.
     pub(crate) fn json(&self) -> Value {
         json!({ "error": { "message": self.message, "type": self.kind, "param": self.param, "code": self.code } })
+    }
+
+    /// The body for clients of `dialect`.
+    pub(crate) fn json_for(&self, dialect: Dialect) -> Value {
+        match dialect {
+            Dialect::OpenAi => self.json(),
+            Dialect::Ollama => json!({ "error": self.message }),
+        }
+    }
+}
+
+/// The message of an answer that is an error, until it is known which interface its client uses.
+#[derive(Clone)]
+struct Told(String);
+
+/// Writes an answer that is an error in the form of `dialect`.
+pub(crate) fn translate(response: &mut Response, dialect: Dialect) {
+    if let Some(Told(message)) = response.extensions_mut().remove()
+        && dialect == Dialect::Ollama
+    {
+        *response.body_mut() = Body::from(json!({ "error": message }).to_string());
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = json_response(self.status, &self.json());
+        response.extensions_mut().insert(Told(self.message));
         let headers = response.headers_mut();
         match self.status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
@@ -206,7 +233,7 @@ impl From<bitnet::Error> for ApiError {
             bitnet::Error::Model(ModelError::TokenOutOfRange { .. } | ModelError::EmptyPrompt)
             | bitnet::Error::Tokenizer(_) => Self::invalid(message),
             bitnet::Error::NoChatTemplate => Self::invalid(
-                "the model has no chat template; use /v1/completions, or start the server with one (--template)",
+                "the model has no chat template; use /v1/completions or /api/generate, or start the server with one (--template)",
             )
             .code("no_chat_template"),
             bitnet::Error::ChatTemplate(_) => Self::invalid(message).code("no_chat_template"),

@@ -1,6 +1,7 @@
-//! An OpenAI-compatible HTTP server over [`bitnet`]: `/v1/chat/completions`, `/v1/completions`, `/v1/embeddings`,
-//! `/v1/models`, with streaming, and `/health` and `/metrics`. With the feature `page` it can serve a page for browsers
-//! at `/` ([`Options::page`]).
+//! An HTTP server over [`bitnet`] with two interfaces: OpenAI's (`/v1/chat/completions`, `/v1/completions`,
+//! `/v1/embeddings`, `/v1/models`) and Ollama's (`/api/chat`, `/api/generate`, `/api/embed`, `/api/tags` ...), both with
+//! streaming, and `/health` and `/metrics`. With the feature `page` it can serve a page for browsers at `/`
+//! ([`Options::page`]).
 //!
 //! One thread owns all texts and takes them through the model together, a token of each in one pass; connections are
 //! served asynchronously and pass their requests to it through a bounded queue. The text of a request does not depend
@@ -23,6 +24,7 @@ mod api;
 mod api_error;
 mod body;
 mod budget;
+mod dialect;
 mod engine;
 mod error;
 mod gate;

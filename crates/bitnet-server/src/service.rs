@@ -13,8 +13,9 @@ use axum::response::{IntoResponse, Response};
 use bitnet::Model;
 
 use crate::api;
-use crate::api_error::ApiError;
+use crate::api_error::{ApiError, translate};
 use crate::budget::Budget;
+use crate::dialect::Dialect;
 use crate::engine::{Engine, Sizes};
 use crate::gate::{Gate, check_names};
 use crate::metrics::Metrics;
@@ -150,11 +151,14 @@ impl Service {
 
 /// The way of every request.
 async fn middleware(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let endpoint = routes::of_path(request.uri().path(), &gate.app.options).map_or("other", |route| route.label);
-    let response = match gate.authorize(&request) {
+    let path = request.uri().path();
+    let endpoint = routes::of_path(path, &gate.app.options).map_or("other", |route| route.label);
+    let dialect = Dialect::of_path(path);
+    let mut response = match gate.authorize(&request) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
+    translate(&mut response, dialect);
     gate.app.metrics.answered(endpoint, response.status().as_u16());
     response
 }
@@ -166,7 +170,8 @@ fn shown(method: &Method, uri: &Uri) -> String {
 }
 
 async fn unknown(method: Method, uri: Uri) -> ApiError {
-    let message = format!("unknown route {}; available: {}", shown(&method, &uri), routes::listed());
+    let listed = routes::listed(Dialect::of_path(uri.path()));
+    let message = format!("unknown route {}; available: {listed}", shown(&method, &uri));
     ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", message).code("unknown_url")
 }
 

@@ -1,4 +1,4 @@
-//! `bitnet serve`: serves a model with an OpenAI-compatible HTTP interface.
+//! `bitnet serve`: serves a model over HTTP, with OpenAI's and Ollama's interfaces.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -16,7 +16,8 @@ use crate::ui::{self, Style, Ui};
 
 const AFTER_HELP: &str = "\
 Endpoints: POST /v1/chat/completions, /v1/completions, /v1/embeddings; GET /v1/models, /health, /metrics \
-(Prometheus), and a page for browsers at /. Requests beyond --max-sessions wait in the queue; those beyond --queue get status 429. On Ctrl-C or \
+(Prometheus), and a page for browsers at /. Clients of Ollama: POST /api/chat, /api/generate, /api/embed; GET /api/tags; \
+many look for it at --port 11434. Requests beyond --max-sessions wait in the queue; those beyond --queue get status 429. On Ctrl-C or \
 SIGTERM running answers may continue for --grace seconds, then they are aborted, and the process exits two seconds \
 later at the latest. A second signal ends it at once, with exit code 130 or 143.
 

@@ -3,12 +3,14 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use bitnet::{FinishReason, Model, TokenLogprob};
+use bitnet::{Model, TokenLogprob};
 use loader::chat::{Answered, ToolCall, ToolForm};
 use serde_json::{Map, Value, json};
 
-use super::now;
-use crate::engine::{Progress, Usage};
+use super::format::{Collected, Format, finite, reason_name};
+use super::held::{Held, read};
+use super::{ApiError, now};
+use crate::engine::{End, Progress, Usage};
 use crate::state::App;
 
 /// Which interface.
@@ -18,14 +20,6 @@ pub(crate) enum Form {
     Chat,
     /// `/v1/completions`.
     Text,
-}
-
-/// A whole text.
-#[derive(Debug, Default)]
-pub(crate) struct Collected {
-    pub(crate) text: String,
-    pub(crate) logprobs: Vec<TokenLogprob>,
-    pub(crate) end: Option<(FinishReason, Usage)>,
 }
 
 /// Fields that all parts of an answer share.
@@ -39,39 +33,54 @@ pub(crate) struct Answer {
     /// Whether probabilities are included.
     logprobs: bool,
     /// Whether a stream ends with the number of tokens.
-    pub(crate) include_usage: bool,
+    include_usage: bool,
     /// Texts for each prompt: the tokens of a prompt count once.
     n: usize,
     /// Characters of each text so far, for `text_offset`.
     offsets: Vec<usize>,
     /// How the model calls tools, if it was given some.
     pub(crate) tools: Option<ToolForm>,
-    /// For each text of a stream: the text that is held back, and how much of the text was sent.
-    held: Vec<(String, usize)>,
-}
-
-/// A logarithm of a probability that JSON can represent; OpenAI's value for an impossible token.
-fn finite(logprob: f64) -> f64 {
-    logprob.max(-9999.0)
-}
-
-fn reason_name(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Length => "length",
-        _ => "stop",
-    }
+    /// The texts of a stream.
+    held: Vec<Held>,
 }
 
 /// A call of a tool; with its number in a stream.
 fn call_json(call: ToolCall, index: Option<usize>) -> Value {
     let ToolCall { name, arguments } = call;
-    let id = format!("call_{:016x}", unique());
+    let id = call_id();
     let function = json!({ "name": name, "arguments": Value::Object(arguments).to_string() });
     let mut value = json!({ "id": id, "type": "function", "function": function });
     if let Some(index) = index {
         value["index"] = index.into();
     }
     value
+}
+
+/// The name of a call.
+pub(super) fn call_id() -> String {
+    format!("call_{:016x}", unique())
+}
+
+/// The probability of a token of a chat.
+pub(super) fn logprob_json(model: &Model, logprob: &TokenLogprob) -> Value {
+    let one = |token: u32, logprob: Option<f64>| {
+        let bytes = token_bytes(model, token);
+        json!({ "token": String::from_utf8_lossy(bytes), "logprob": logprob.map(finite), "bytes": bytes })
+    };
+    let mut entry = one(logprob.token, logprob.logprob);
+    entry["top_logprobs"] = logprob.top.iter().map(|(t, p)| one(*t, Some(*p))).collect();
+    entry
+}
+
+fn token_bytes(model: &Model, token: u32) -> &[u8] {
+    model.tokenizer().and_then(|t| t.token_bytes(token)).unwrap_or_default()
+}
+
+/// An event of a stream.
+fn event(out: &mut String, value: &Value) {
+    out.push_str("data: ");
+    out.push_str(&value.to_string());
+    out.push_str("\n\n");
 }
 
 /// A unique number that cannot be guessed.
@@ -98,40 +107,19 @@ impl Answer {
         }
     }
 
-    /// The whole answer, in parts.
-    pub(crate) fn whole(mut self, collected: Vec<Collected>) -> impl Iterator<Item = String> + Send {
-        let usage: Vec<Usage> = collected.iter().filter_map(|c| c.end).map(|end| end.1).collect();
-        let object = if self.form == Form::Chat { "chat.completion" } else { "text_completion" };
-        // The list of choices is empty and the last field.
-        let mut begin = self.around(object, Vec::new()).to_string();
-        begin.truncate(begin.len() - "]}".len());
-        let end = format!("],\"usage\":{}}}", self.usage(&usage));
-        let choices = collected.into_iter().enumerate().flat_map(move |(index, choice)| {
-            let mut parts = self.choice(index, choice);
-            if index > 0
-                && let Some(first) = parts.first_mut()
-            {
-                first.insert(0, ',');
-            }
-            parts
-        });
-        std::iter::once(begin).chain(choices).chain(std::iter::once(end))
-    }
-
     /// A whole text, in parts.
     fn choice(&mut self, index: usize, collected: Collected) -> Vec<String> {
         let Collected { text, logprobs, end } = collected;
-        let finish_reason = end.map(|end| reason_name(end.0));
+        let finish_reason = end.map(|end| reason_name(end.reason));
         if self.form == Form::Text {
             let logprobs = self.logprobs_json(index, &logprobs);
             let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason });
             return vec![choice.to_string()];
         }
-        let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
+        let Answered { content, calls } = read(self.tools, &text);
+        let mut message = json!({ "role": "assistant", "content": content, "refusal": null });
         let mut finish_reason = json!(finish_reason);
-        if let Some(Answered { content, calls }) =
-            self.tools.map(|form| form.read(&text)).filter(|a| !a.calls.is_empty())
-        {
+        if !calls.is_empty() {
             message["content"] = if content.is_empty() { Value::Null } else { content.into() };
             message["tool_calls"] = calls.into_iter().map(|call| call_json(call, None)).collect();
             finish_reason = json!("tool_calls");
@@ -144,39 +132,10 @@ impl Answer {
         let mut parts = vec![format!("{begin}{{\"content\":[")];
         for (at, logprob) in logprobs.iter().enumerate() {
             let before = if at == 0 { "" } else { "," };
-            parts.push(format!("{before}{}", self.chat_logprob(logprob)));
+            parts.push(format!("{before}{}", logprob_json(&self.model, logprob)));
         }
         parts.push(format!("],\"refusal\":null}},\"finish_reason\":{finish_reason}}}"));
         parts
-    }
-
-    /// First event of a stream: the role.
-    pub(crate) fn first(&self, choice: usize) -> Option<Value> {
-        (self.form == Form::Chat).then(|| self.chunk(choice, json!({ "role": "assistant", "content": "" }), None, None))
-    }
-
-    /// More of a text; `None` if it may be part of a call, which is sent when it is complete.
-    pub(crate) fn piece(&mut self, choice: usize, text: &str, logprob: Option<TokenLogprob>) -> Option<Value> {
-        let Some(form) = self.tools else { return Some(self.plain_piece(choice, text, logprob)) };
-        let (all, sent) = self.held(choice);
-        all.push_str(text);
-        // No text before the sent part can begin a call.
-        let certain = match (form, *sent) {
-            (ToolForm::Whole, 1..) => all.len(),
-            (_, sent) => sent + form.certain(all.get(sent..).unwrap_or_default()),
-        };
-        let text = all.get(*sent..certain).unwrap_or_default().to_owned();
-        *sent = certain.max(*sent);
-        (!text.is_empty() || logprob.is_some()).then(|| self.plain_piece(choice, &text, logprob))
-    }
-
-    /// The part of a text that is held back.
-    fn held(&mut self, choice: usize) -> (&mut String, &mut usize) {
-        if self.held.len() <= choice {
-            self.held.resize(choice + 1, (String::new(), 0));
-        }
-        let (all, sent) = &mut self.held[choice];
-        (all, sent)
     }
 
     fn plain_piece(&mut self, choice: usize, text: &str, logprob: Option<TokenLogprob>) -> Value {
@@ -187,51 +146,10 @@ impl Answer {
         }
     }
 
-    /// The end of a text, with the text that was held back.
-    pub(crate) fn done(&mut self, choice: usize, reason: FinishReason) -> Vec<Value> {
-        let nothing = if self.form == Form::Chat { json!({}) } else { json!("") };
-        let end = |answer: &Self, reason| answer.chunk(choice, nothing, None, Some(reason));
-        let Some(form) = self.tools else { return vec![end(self, reason_name(reason))] };
-        let (all, sent) = self.held(choice);
-        let (all, sent) = (std::mem::take(all), *sent);
-        let Answered { calls, .. } = form.read(&all);
-        let mut chunks = Vec::new();
-        if calls.is_empty() {
-            let rest = all.get(sent..).unwrap_or_default();
-            if !rest.is_empty() {
-                chunks.push(self.plain_piece(choice, rest, None));
-            }
-            chunks.push(end(self, reason_name(reason)));
-        } else {
-            let calls: Value = calls.into_iter().enumerate().map(|(i, call)| call_json(call, Some(i))).collect();
-            chunks.push(self.chunk(choice, json!({ "tool_calls": calls }), None, None));
-            chunks.push(end(self, "tool_calls"));
-        }
-        chunks
-    }
-
     /// The end of a stream: the number of tokens.
-    pub(crate) fn last(&self, usage: &[Usage]) -> Value {
+    fn last(&self, usage: &[Usage]) -> Value {
         let mut chunk = self.around(self.chunk_object(), Vec::new());
         chunk["usage"] = self.usage(usage);
-        chunk
-    }
-
-    /// An event of a stream: how far a text is, and the memory of its session. Not part of OpenAI's interface.
-    pub(crate) fn progress(&self, choice: usize, progress: &Progress) -> Value {
-        let mut chunk = self.around(self.chunk_object(), Vec::new());
-        let stats = &progress.stats;
-        chunk["state"] = json!({
-            "index": choice,
-            "tokens": progress.tokens,
-            "prompt_tokens": progress.prompt,
-            "cached_tokens": progress.cached,
-            "completion_tokens": progress.generated,
-            "kv_bytes": progress.kv_bytes,
-            "constant_bytes": progress.constant_bytes,
-            "prefill_seconds": stats.map(|s| s.prefill.as_secs_f64()),
-            "decode_seconds": stats.map(|s| s.decode.as_secs_f64()),
-        });
         chunk
     }
 
@@ -269,30 +187,15 @@ impl Answer {
         })
     }
 
-    fn bytes(&self, token: u32) -> Vec<u8> {
-        self.model.tokenizer().and_then(|t| t.token_bytes(token)).unwrap_or_default().to_vec()
-    }
-
-    /// The probability of a token of a chat.
-    fn chat_logprob(&self, logprob: &TokenLogprob) -> Value {
-        let one = |token: u32, logprob: Option<f64>| {
-            let bytes = self.bytes(token);
-            json!({ "token": String::from_utf8_lossy(&bytes), "logprob": logprob.map(finite), "bytes": bytes })
-        };
-        let mut entry = one(logprob.token, logprob.logprob);
-        entry["top_logprobs"] = logprob.top.iter().map(|(t, p)| one(*t, Some(*p))).collect();
-        entry
-    }
-
     fn logprobs_json(&mut self, choice: usize, logprobs: &[TokenLogprob]) -> Value {
         if !self.logprobs {
             return Value::Null;
         }
         if self.form == Form::Chat {
-            let content: Vec<Value> = logprobs.iter().map(|l| self.chat_logprob(l)).collect();
+            let content: Vec<Value> = logprobs.iter().map(|l| logprob_json(&self.model, l)).collect();
             return json!({ "content": content, "refusal": null });
         }
-        let text = |token: u32| String::from_utf8_lossy(&self.bytes(token)).into_owned();
+        let text = |token: u32| String::from_utf8_lossy(token_bytes(&self.model, token)).into_owned();
         let tokens: Vec<String> = logprobs.iter().map(|l| text(l.token)).collect();
         let top: Vec<Map<String, Value>> =
             logprobs.iter().map(|l| l.top.iter().map(|(t, p)| (text(*t), json!(finite(*p)))).collect()).collect();
@@ -303,7 +206,7 @@ impl Answer {
         let starts = |l: &TokenLogprob| {
             let start = offset;
             // A character of several tokens counts with the first.
-            offset += self.bytes(l.token).iter().filter(|byte| !matches!(byte, 0x80..=0xbf)).count();
+            offset += token_bytes(&self.model, l.token).iter().filter(|byte| !matches!(byte, 0x80..=0xbf)).count();
             start
         };
         let offsets: Vec<usize> = logprobs.iter().map(starts).collect();
@@ -314,5 +217,97 @@ impl Answer {
             "top_logprobs": top,
             "text_offset": offsets,
         })
+    }
+}
+
+impl Format for Answer {
+    fn whole(mut self: Box<Self>, collected: Vec<Collected>) -> Box<dyn Iterator<Item = String> + Send> {
+        let usage: Vec<Usage> = collected.iter().filter_map(|c| c.end.as_ref()).map(|end| end.usage).collect();
+        let object = if self.form == Form::Chat { "chat.completion" } else { "text_completion" };
+        // The list of choices is empty and the last field.
+        let mut begin = self.around(object, Vec::new()).to_string();
+        begin.truncate(begin.len() - "]}".len());
+        let end = format!("],\"usage\":{}}}", self.usage(&usage));
+        let choices = collected.into_iter().enumerate().flat_map(move |(index, choice)| {
+            let mut parts = self.choice(index, choice);
+            if index > 0
+                && let Some(first) = parts.first_mut()
+            {
+                first.insert(0, ',');
+            }
+            parts
+        });
+        Box::new(std::iter::once(begin).chain(choices).chain(std::iter::once(end)))
+    }
+
+    fn stream_type(&self) -> &'static str {
+        "text/event-stream"
+    }
+
+    fn nothing(&self) -> &'static str {
+        ": waiting\n\n"
+    }
+
+    fn begin(&mut self, count: usize, out: &mut String) {
+        self.held = vec![Held::new(self.tools); count];
+        if self.form == Form::Chat {
+            for choice in 0..count {
+                event(out, &self.chunk(choice, json!({ "role": "assistant", "content": "" }), None, None));
+            }
+        }
+    }
+
+    fn piece(&mut self, choice: usize, text: &str, logprob: Option<TokenLogprob>, out: &mut String) {
+        let text = match self.held.get_mut(choice) {
+            Some(held) => held.push(text),
+            None => text.into(),
+        };
+        if !text.is_empty() || logprob.is_some() {
+            event(out, &self.plain_piece(choice, &text, logprob));
+        }
+    }
+
+    fn done(&mut self, choice: usize, end: &End, out: &mut String) {
+        let (rest, calls) = self.held.get_mut(choice).map(Held::end).unwrap_or_default();
+        let mut reason = reason_name(end.reason);
+        if !rest.is_empty() {
+            event(out, &self.plain_piece(choice, &rest, None));
+        }
+        if !calls.is_empty() {
+            let calls: Value = calls.into_iter().enumerate().map(|(i, call)| call_json(call, Some(i))).collect();
+            event(out, &self.chunk(choice, json!({ "tool_calls": calls }), None, None));
+            reason = "tool_calls";
+        }
+        let nothing = if self.form == Form::Chat { json!({}) } else { json!("") };
+        event(out, &self.chunk(choice, nothing, None, Some(reason)));
+    }
+
+    /// Not part of OpenAI's interface: how far a text is, and the memory of its session.
+    fn progress(&mut self, choice: usize, progress: &Progress, out: &mut String) {
+        let mut chunk = self.around(self.chunk_object(), Vec::new());
+        let stats = &progress.stats;
+        chunk["state"] = json!({
+            "index": choice,
+            "tokens": progress.tokens,
+            "prompt_tokens": progress.prompt,
+            "cached_tokens": progress.cached,
+            "completion_tokens": progress.generated,
+            "kv_bytes": progress.kv_bytes,
+            "constant_bytes": progress.constant_bytes,
+            "prefill_seconds": stats.map(|s| s.prefill.as_secs_f64()),
+            "decode_seconds": stats.map(|s| s.decode.as_secs_f64()),
+        });
+        event(out, &chunk);
+    }
+
+    fn all_done(&mut self, usage: &[Usage], out: &mut String) {
+        if self.include_usage {
+            event(out, &self.last(usage));
+        }
+        out.push_str("data: [DONE]\n\n");
+    }
+
+    fn failed(&mut self, error: &ApiError, out: &mut String) {
+        event(out, &error.json());
     }
 }

@@ -9,21 +9,21 @@ use loader::chat::{ChatTemplate, RenderOptions, ToolForm};
 use serde_json::{Map, Value, json};
 
 use super::answer::Form;
-use super::{Answer, ApiError, Draft, Fields, GenerationParams, generated, quoted, take_model};
+use super::{Answer, ApiError, Asked, Draft, Fields, GenerationParams, generated, quoted, take_model};
 use crate::state::App;
 
 /// Most messages of a conversation.
 const MAX_MESSAGES: usize = 4096;
 /// Most tools; OpenAI's limit.
 const MAX_TOOLS: usize = 128;
-const NO_TOOLS: &str = "the chat template of this model does not support tools";
+pub(super) const NO_TOOLS: &str = "the chat template of this model does not support tools";
 
 /// Answers a conversation.
 pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
     generated(app, request, plan).await
 }
 
-pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
+pub(super) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
     let mut fields = Fields::of_body(body)?;
     take_model(&mut fields, app)?;
     let messages = messages(&mut fields, app)?;
@@ -50,18 +50,18 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     ])?;
     fields.finish()?;
     let mut options = RenderOptions::default();
-    let mut answer = Answer::new(app, Form::Chat, &params);
+    let mut answer = Box::new(Answer::new(app, Form::Chat, &params));
     if let Some((tools, form)) = tools {
         options.tools = Some(tools);
         answer.tools = Some(form);
     }
     let ids = app.model.encode_chat_with(&messages, &options)?;
-    Draft::new(app, params, vec![ids], "messages", answer)
+    Draft::new(app, params, vec![ids], "messages", answer).map(Asked::from)
 }
 
 /// `tools` and `tool_choice`: the tools that the model may call, and the format of its calls; `None` if it may call
 /// none.
-fn tools(fields: &mut Fields, app: &App) -> Result<Option<(Value, ToolForm)>, ApiError> {
+pub(super) fn tools(fields: &mut Fields, app: &App) -> Result<Option<(Value, ToolForm)>, ApiError> {
     let choice = match fields.take("tool_choice") {
         None => true,
         Some(Value::String(choice)) if choice == "auto" => true,
@@ -89,24 +89,32 @@ fn tools(fields: &mut Fields, app: &App) -> Result<Option<(Value, ToolForm)>, Ap
     Ok(choice.then_some((tools, form)))
 }
 
-fn form(app: &App) -> Option<ToolForm> {
+/// How the model calls tools; `None` if it was not made for them.
+pub(super) fn form(app: &App) -> Option<ToolForm> {
     app.model.chat_template().and_then(ChatTemplate::tool_form)
 }
 
 /// `messages`: the messages with their roles.
 pub(super) fn messages(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
     match fields.take("messages") {
-        Some(Value::Array(all)) if all.len() > MAX_MESSAGES => {
-            let message = format!("{} messages given, at most {MAX_MESSAGES} allowed", all.len());
-            Err(ApiError::field("messages", message))
-        }
-        Some(Value::Array(all)) if !all.is_empty() => {
-            let tools = form(app).is_some();
-            all.into_iter().enumerate().map(|(i, m)| message(m, &format!("messages[{i}]"), tools)).collect()
-        }
+        Some(Value::Array(all)) if !all.is_empty() => read_messages(all, app, message),
         None => Err(ApiError::field("messages", "it is missing; it must be a list of at least one message")),
         Some(_) => Err(ApiError::field("messages", "it must be a list of at least one message")),
     }
+}
+
+/// The messages of a list; `read` gets each with its name, and whether tools are supported.
+pub(super) fn read_messages(
+    all: Vec<Value>,
+    app: &App,
+    read: fn(Value, &str, bool) -> Result<Message, ApiError>,
+) -> Result<Vec<Message>, ApiError> {
+    if all.len() > MAX_MESSAGES {
+        let message = format!("{} messages given, at most {MAX_MESSAGES} allowed", all.len());
+        return Err(ApiError::field("messages", message));
+    }
+    let tools = form(app).is_some();
+    all.into_iter().enumerate().map(|(i, m)| read(m, &format!("messages[{i}]"), tools)).collect()
 }
 
 /// One message; with `tools` it may be the result of a tool, or call some.

@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::answer::Form;
-use super::{Answer, ApiError, Draft, Fields, GenerationParams, generated, take_model};
+use super::{Answer, ApiError, Asked, Draft, Fields, GenerationParams, generated, take_model};
 use crate::state::App;
 
 /// The default number of new tokens, which is that of OpenAI.
@@ -18,7 +18,7 @@ pub(crate) async fn completions(State(app): State<Arc<App>>, request: Request) -
     generated(app, request, plan).await
 }
 
-pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
+pub(super) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
     let mut fields = Fields::of_body(body)?;
     take_model(&mut fields, app)?;
     let prompts = match fields.take("prompt") {
@@ -31,8 +31,8 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Draft, ApiError> {
     params.logprobs = fields.integer("logprobs", 0..=5)?;
     fields.refuse(&[("echo", &[json!(false)]), ("suffix", &[json!("")]), ("best_of", &[json!(1), json!(params.n)])])?;
     fields.finish()?;
-    let answer = Answer::new(app, Form::Text, &params);
-    Draft::new(app, params, prompts, "prompt", answer)
+    let answer = Box::new(Answer::new(app, Form::Text, &params));
+    Draft::new(app, params, prompts, "prompt", answer).map(Asked::from)
 }
 
 /// Texts as tokens: a string, a list of them, tokens, or a list of lists of tokens; at most `most` of them.

@@ -29,11 +29,16 @@ pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) ->
     let shared = app.clone();
     let EmbeddingPlan { embedding, base64 } = app.workers.read(body.len(), move |_| plan(&shared, &body)).await?;
     let tokens = embedding.tokens_left();
-    let (answer, vectors) = oneshot::channel();
-    app.engine.queue.push(Job::Embed(Box::new(Embed { embedding, answer })))?;
-    let vectors = vectors.await.map_err(|_| ApiError::dead())??;
+    let vectors = vectors(&app, embedding).await?;
     let name = app.name.clone();
     Ok(json_in_pieces(parts(vectors, base64, &name, tokens)))
+}
+
+/// The vectors of texts, from the engine.
+pub(super) async fn vectors(app: &App, embedding: bitnet::Embedding) -> Result<Vec<Vec<f32>>, ApiError> {
+    let (answer, vectors) = oneshot::channel();
+    app.engine.queue.push(Job::Embed(Box::new(Embed { embedding, answer })))?;
+    Ok(vectors.await.map_err(|_| ApiError::dead())??)
 }
 
 /// The text of an answer, in parts.
@@ -66,31 +71,52 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<EmbeddingPlan, ApiError> {
         Some("base64") => true,
         Some(_) => return Err(fields.wrong("encoding_format", "it must be float or base64")),
     };
-    let hidden = app.model.config().hidden_size;
-    if fields.integer("dimensions", 1..=usize::MAX)?.is_some_and(|d| d != hidden) {
-        let message = format!("vectors of this model have {hidden} numbers and cannot be shortened");
-        return Err(ApiError::unsupported("dimensions", message));
-    }
+    dimensions(&mut fields, app)?;
     let Some(input) = fields.take("input") else { return Err(fields.wrong("input", "it is missing")) };
     fields.finish()?;
+    Ok(EmbeddingPlan { embedding: embedding(app, input, "input", false)?, base64 })
+}
+
+/// `dimensions`: the numbers of a vector, which are as many as the model has.
+pub(super) fn dimensions(fields: &mut Fields, app: &App) -> Result<(), ApiError> {
+    let hidden = app.model.config().hidden_size;
+    match fields.integer("dimensions", 1..=usize::MAX)? {
+        Some(other) if other != hidden => {
+            let message = format!("vectors of this model have {hidden} numbers and cannot be shortened");
+            Err(ApiError::unsupported("dimensions", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Texts that are to become vectors, from `field`. With `cut`, long ones are cut off at the end; else they are an error.
+pub(super) fn embedding(app: &App, input: Value, field: &str, cut: bool) -> Result<bitnet::Embedding, ApiError> {
     let empty = |v: &Value| v.as_str() == Some("");
     if empty(&input) || input.as_array().is_some_and(|all| all.iter().any(empty)) {
-        return Err(ApiError::field("input", "a text is empty"));
+        return Err(ApiError::field(field, "a text is empty"));
     }
-    let texts = texts(app, input, "input", MAX_TEXTS, |text| app.model.encode_for_embedding(text))?;
+    let mut texts = texts(app, input, field, MAX_TEXTS, |text| app.model.encode_for_embedding(text))?;
     if texts.iter().any(Vec::is_empty) {
-        return Err(ApiError::field("input", "a text has no tokens"));
+        return Err(ApiError::field(field, "a text has no tokens"));
     }
     let limit = app.max_embed_tokens;
+    if cut {
+        for text in texts.iter_mut().filter(|text| text.len() > limit) {
+            // The token that ends a text stays.
+            let end = text.last().copied().filter(|last| app.model.is_eos(*last));
+            text.truncate(limit - end.iter().count().min(limit));
+            text.extend(end);
+        }
+    }
     if let Some((at, long)) = texts.iter().enumerate().find(|(_, text)| text.len() > limit) {
         let message = format!(
             "text {at} has {} tokens and at most {limit} are allowed; shorten it, or start the server with a larger limit \
              (--max-embed-tokens) and context",
             long.len()
         );
-        return Err(ApiError::field("input", message).code("context_length_exceeded"));
+        return Err(ApiError::field(field, message).code("context_length_exceeded"));
     }
-    Ok(EmbeddingPlan { embedding: app.model.embedding(texts, bitnet::EmbedOptions::default())?, base64 })
+    Ok(app.model.embedding(texts, bitnet::EmbedOptions::default())?)
 }
 
 /// The bytes of the numbers, least significant first, in base64 with padding.

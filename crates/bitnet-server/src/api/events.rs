@@ -1,4 +1,4 @@
-//! A text as a stream of server-sent events.
+//! A text as a stream, of server-sent events or of lines.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,15 +9,14 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use hyper::body::Frame;
-use serde_json::Value;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Sleep;
 
-use super::{Answer, ApiError};
+use super::{ApiError, Format};
 use crate::engine::{Event, Usage};
 use crate::net::Peer;
 
-/// After so long without news a comment is sent, so that no proxy takes the connection for dead.
+/// After so long without news something is sent that says nothing, so that no proxy takes the connection for dead.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Bytes of events that are combined in one write.
 const ENOUGH: usize = 16 << 10;
@@ -25,7 +24,7 @@ const ENOUGH: usize = 16 << 10;
 /// The body of a streamed answer. Dropping it, as happens when the client is gone, makes the engine cancel the texts.
 pub(crate) struct Events {
     news: UnboundedReceiver<Event>,
-    answer: Answer,
+    format: Box<dyn Format>,
     /// Usage of each text, once it has ended.
     usage: Vec<Option<Usage>>,
     begun: bool,
@@ -35,17 +34,16 @@ pub(crate) struct Events {
     quiet: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-fn event(out: &mut String, value: &Value) {
-    out.push_str("data: ");
-    out.push_str(&value.to_string());
-    out.push_str("\n\n");
-}
-
 impl Events {
-    pub(crate) fn new(news: UnboundedReceiver<Event>, answer: Answer, count: usize, peer: Option<Peer>) -> Self {
+    pub(crate) fn new(
+        news: UnboundedReceiver<Event>,
+        format: Box<dyn Format>,
+        count: usize,
+        peer: Option<Peer>,
+    ) -> Self {
         Self {
             news,
-            answer,
+            format,
             usage: vec![None; count],
             begun: false,
             finished: false,
@@ -55,9 +53,10 @@ impl Events {
     }
 
     pub(crate) fn into_response(self) -> Response {
+        let kind = HeaderValue::from_static(self.format.stream_type());
         let mut response = Response::new(Body::new(self));
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CONTENT_TYPE, kind);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         // A proxy that collects the answer would undo the streaming.
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -67,34 +66,25 @@ impl Events {
     /// Writes a new event. The stream ends after the last text has ended.
     fn take(&mut self, news: Option<Event>, out: &mut String) {
         match news {
-            Some(Event::Piece { choice, text, logprob }) => {
-                if let Some(piece) = self.answer.piece(choice, &text, logprob) {
-                    event(out, &piece);
-                }
-            }
-            Some(Event::Done { choice, reason, usage }) => {
-                for chunk in self.answer.done(choice, reason) {
-                    event(out, &chunk);
-                }
+            Some(Event::Piece { choice, text, logprob }) => self.format.piece(choice, &text, logprob, out),
+            Some(Event::Done { choice, end }) => {
+                self.format.done(choice, &end, out);
                 if let Some(place) = self.usage.get_mut(choice) {
-                    *place = Some(usage);
+                    *place = Some(end.usage);
                 }
                 let ended: Vec<Usage> = self.usage.iter().copied().flatten().collect();
                 if ended.len() == self.usage.len() {
-                    if self.answer.include_usage {
-                        event(out, &self.answer.last(&ended));
-                    }
-                    out.push_str("data: [DONE]\n\n");
+                    self.format.all_done(&ended, out);
                     self.finished = true;
                 }
             }
-            Some(Event::Progress { choice, progress }) => event(out, &self.answer.progress(choice, &progress)),
+            Some(Event::Progress { choice, progress }) => self.format.progress(choice, &progress, out),
             Some(Event::Failed(failure)) => {
-                event(out, &ApiError::from(failure).json());
+                self.format.failed(&failure.into(), out);
                 self.finished = true;
             }
             None => {
-                event(out, &ApiError::dead().json());
+                self.format.failed(&ApiError::dead(), out);
                 self.finished = true;
             }
         }
@@ -110,9 +100,7 @@ impl hyper::body::Body for Events {
         let mut out = String::new();
         if !this.begun {
             this.begun = true;
-            for value in (0..this.usage.len()).filter_map(|choice| this.answer.first(choice)) {
-                event(&mut out, &value);
-            }
+            this.format.begin(this.usage.len(), &mut out);
         }
         while !this.finished && out.len() < ENOUGH {
             match this.news.poll_recv(cx) {
@@ -121,13 +109,13 @@ impl hyper::body::Body for Events {
             }
         }
         if out.is_empty() && !this.finished && this.silence.as_mut().poll(cx).is_ready() {
-            out.push_str(": waiting\n\n");
+            out.push_str(this.format.nothing());
         }
         if this.quiet.as_mut().is_some_and(|quiet| quiet.as_mut().poll(cx).is_ready()) {
             this.quiet = None;
             // If the other side is gone, its system answers with a reset.
             if !this.finished {
-                out.push_str(": waiting\n\n");
+                out.push_str(this.format.nothing());
             }
         }
         match (out.is_empty(), this.finished) {

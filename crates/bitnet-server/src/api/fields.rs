@@ -65,6 +65,11 @@ impl Fields {
         ApiError::field(self.name(field), message)
     }
 
+    /// Sets a field that is missing.
+    pub(crate) fn fill(&mut self, field: &str, value: Value) {
+        self.map.entry(field).or_insert(value);
+    }
+
     /// Takes a field; null counts as missing.
     pub(crate) fn take(&mut self, field: &str) -> Option<Value> {
         self.map.remove(field).filter(|v| !v.is_null())
@@ -102,9 +107,26 @@ impl Fields {
         self.typed(field, "an integer", |v| v.as_u64().or_else(|| v.as_i64().map(i64::cast_unsigned)))
     }
 
+    /// Takes any number.
+    pub(crate) fn any_number(&mut self, field: &str) -> Result<Option<f64>, ApiError> {
+        self.typed(field, "a number", Value::as_f64)
+    }
+
+    /// Takes an integer of any sign, possibly written with a fraction of 0.
+    pub(crate) fn whole(&mut self, field: &str) -> Result<Option<i64>, ApiError> {
+        // Integers beyond 2^53 are not exact as floats.
+        let exact = |v: &f64| v.fract() == 0.0 && v.abs() < 9e15;
+        self.typed(field, "an integer", |v| v.as_i64().or_else(|| v.as_f64().filter(exact).map(|v| v as i64)))
+    }
+
     /// Takes a boolean; false if it is missing.
     pub(crate) fn boolean(&mut self, field: &str) -> Result<bool, ApiError> {
-        Ok(self.typed(field, "true or false", Value::as_bool)?.unwrap_or(false))
+        self.boolean_or(field, false)
+    }
+
+    /// Takes a boolean; `missing` if it is missing.
+    pub(crate) fn boolean_or(&mut self, field: &str, missing: bool) -> Result<bool, ApiError> {
+        Ok(self.typed(field, "true or false", Value::as_bool)?.unwrap_or(missing))
     }
 
     /// Takes a text.
@@ -137,6 +159,13 @@ impl Fields {
         Ok(())
     }
 
+    /// Leaves the fields that were not taken, as an interface does whose clients know each other's fields.
+    pub(crate) fn leave(self) {
+        for field in self.map.keys() {
+            tracing::debug!(field = %self.name(field), "an unknown field is ignored");
+        }
+    }
+
     /// Refuses the fields that were not taken.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.map.keys().next() {
@@ -166,6 +195,16 @@ mod tests {
         assert_eq!(f.seed("seed").unwrap(), Some(u64::MAX));
         f.refuse(&[("tools", &[]), ("absent", &[])]).unwrap();
         f.finish().unwrap();
+
+        let mut f = fields(json!({"n": -3, "whole": 4.0, "big": 1e300, "part": 0.5, "t": -1e9, "yes": true}));
+        assert_eq!(
+            (f.whole("n").unwrap(), f.whole("whole").unwrap(), f.whole("none").unwrap()),
+            (Some(-3), Some(4), None)
+        );
+        assert!(f.whole("big").is_err() && f.whole("part").is_err());
+        assert_eq!(f.any_number("t").unwrap(), Some(-1e9));
+        assert!(f.boolean_or("yes", false).unwrap() && f.boolean_or("none", true).unwrap());
+        f.leave();
 
         let message = |e: ApiError| e.json()["error"]["message"].as_str().unwrap().to_owned();
         let mut f = fields(json!({"t": 3, "n": 2.5, "b": "yes", "s": 1, "tools": [1], "odd": 1}));

@@ -6,9 +6,12 @@ mod completions;
 mod embeddings;
 mod events;
 mod fields;
+mod format;
+mod held;
 mod info;
 mod inner_loss;
 mod models;
+pub(crate) mod ollama;
 mod params;
 mod pieces;
 mod status;
@@ -23,22 +26,24 @@ use axum::response::{IntoResponse, Response};
 use bitnet::Prepared;
 use tokio::sync::mpsc;
 
-use crate::api_error::{ApiError, quoted};
+use crate::api_error::{ApiError, json_response, quoted};
 use crate::engine::{Choice, Event, Generate, Job};
 use crate::net::Peer;
 use crate::pool::Asker;
 use crate::state::App;
-use answer::{Answer, Collected};
+use answer::Answer;
 pub(crate) use chat::chat;
 pub(crate) use completions::completions;
 pub(crate) use embeddings::embeddings;
 use events::Events;
 pub(crate) use fields::Fields;
+use format::{Collected, Format};
 pub(crate) use info::info;
 pub(crate) use inner_loss::inner_loss;
 pub(crate) use models::{model, models};
 use params::GenerationParams;
 use pieces::json_in_pieces;
+use serde_json::Value;
 pub(crate) use status::{health, metrics};
 
 /// Seconds since 1970, for answers.
@@ -46,11 +51,13 @@ pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// Takes `model`. There is only one, so it need not be named; another one is an error.
-fn take_model(fields: &mut Fields, app: &App) -> Result<(), ApiError> {
+/// Takes `model`, and returns it as the client calls it. There is only one, so it need not be named; another one is an
+/// error.
+fn take_model(fields: &mut Fields, app: &App) -> Result<String, ApiError> {
     match fields.text("model")? {
-        Some(name) if name != app.name => Err(models::unknown(&name, app)),
-        _ => Ok(()),
+        Some(name) if !models::is_called(app, &name) => Err(models::unknown(&name, app)),
+        Some(name) => Ok(name),
+        None => Ok(app.name.clone()),
     }
 }
 
@@ -58,7 +65,7 @@ fn take_model(fields: &mut Fields, app: &App) -> Result<(), ApiError> {
 async fn generated(
     app: Arc<App>,
     request: Request,
-    plan: fn(&App, &[u8]) -> Result<Draft, ApiError>,
+    plan: fn(&App, &[u8]) -> Result<Asked, ApiError>,
 ) -> Result<Response, ApiError> {
     let arrived = Instant::now();
     let peer = request.extensions().get::<Peer>().cloned();
@@ -66,13 +73,17 @@ async fn generated(
     let (read, bytes) = (Instant::now(), body.len());
     let shared = app.clone();
     let planned = move |asker: &Asker| {
-        let draft = plan(&shared, &body)?;
+        let draft = match plan(&shared, &body)? {
+            Asked::Texts(draft) => *draft,
+            Asked::Nothing(answer) => return Ok(Planned::Answered(answer)),
+        };
         match draft.params.constrained() {
             Some(field) => Ok(Planned::Constrained(field, Box::new(draft))),
             None => draft.prepare(&shared, asker).map(Planned::Ready),
         }
     };
     let plan = match app.workers.read(bytes, planned).await? {
+        Planned::Answered(answer) => return Ok(json_response(StatusCode::OK, &answer)),
         Planned::Ready(plan) => plan,
         Planned::Constrained(field, draft) => {
             let shared = app.clone();
@@ -82,8 +93,24 @@ async fn generated(
     plan.execute(app, arrived, peer).await
 }
 
+/// The wish of a request.
+enum Asked {
+    /// Texts.
+    Texts(Box<Draft>),
+    /// No text; this is the answer.
+    Nothing(Value),
+}
+
+impl From<Draft> for Asked {
+    fn from(draft: Draft) -> Self {
+        Self::Texts(Box::new(draft))
+    }
+}
+
 /// A request that was read.
 enum Planned {
+    /// There is nothing to generate.
+    Answered(Value),
     /// It can begin.
     Ready(CompletionPlan),
     /// The constraint of a field, which remains to be built.
@@ -95,14 +122,14 @@ enum Planned {
 struct Draft {
     params: GenerationParams,
     prompts: Vec<Vec<u32>>,
-    answer: Answer,
+    format: Box<dyn Format>,
 }
 
 /// Texts to generate, checked as far as is possible without the engine.
 #[derive(Debug)]
 struct CompletionPlan {
     choices: Vec<Choice>,
-    answer: Answer,
+    format: Box<dyn Format>,
     stream: bool,
 }
 
@@ -113,7 +140,7 @@ impl Draft {
         params: GenerationParams,
         prompts: Vec<Vec<u32>>,
         field: &str,
-        answer: Answer,
+        format: Box<dyn Format>,
     ) -> Result<Self, ApiError> {
         let limit = app.model.context();
         if let Some(long) = prompts.iter().find(|p| p.len() > limit) {
@@ -130,12 +157,12 @@ impl Draft {
             let most = app.options.max_choices;
             return Err(ApiError::field("n", format!("{total} completions requested, at most {most} at once allowed")));
         }
-        Ok(Self { params, prompts, answer })
+        Ok(Self { params, prompts, format })
     }
 
     /// Makes everything that needs no session.
     fn prepare(self, app: &App, asker: &Asker) -> Result<CompletionPlan, ApiError> {
-        let Self { params, prompts, answer } = self;
+        let Self { params, prompts, format } = self;
         let mut choices = Vec::new();
         // Bytes of the constraints of this request.
         let mut own = 0usize;
@@ -161,31 +188,39 @@ impl Draft {
                 choices.push(Choice { index, ids: ids.clone(), max_tokens, prepared, memory, watched });
             }
         }
-        Ok(CompletionPlan { choices, answer, stream: params.stream })
+        Ok(CompletionPlan { choices, format, stream: params.stream })
     }
 }
 
 impl CompletionPlan {
     /// Has it done.
     async fn execute(self, app: Arc<App>, arrived: Instant, peer: Option<Peer>) -> Result<Response, ApiError> {
-        let Self { choices, answer, stream } = self;
+        let Self { choices, format, stream } = self;
         let count = choices.len();
         let (events, news) = mpsc::unbounded_channel();
         app.engine.queue.push(Job::Generate(Generate { choices: choices.into(), events, arrived }))?;
         if stream {
-            return Ok(Events::new(news, answer, count, peer).into_response());
+            return Ok(Events::new(news, format, count, peer).into_response());
         }
         let collected = collect(news, count).await?;
-        Ok(json_in_pieces(answer.whole(collected)))
+        Ok(json_in_pieces(format.whole(collected)))
     }
 }
 
 /// The status of a body before anything is generated.
 pub(crate) fn plan_only(app: &App, path: &str, body: &[u8]) -> u16 {
     let asker = Asker::patient();
+    let prepared = |asked| match asked {
+        Asked::Texts(draft) => draft.prepare(app, &asker).map(drop),
+        Asked::Nothing(_) => Ok(()),
+    };
     let planned = match path {
-        "/v1/chat/completions" => chat::plan(app, body).and_then(|draft| draft.prepare(app, &asker)).map(drop),
-        "/v1/completions" => completions::plan(app, body).and_then(|draft| draft.prepare(app, &asker)).map(drop),
+        "/v1/chat/completions" => chat::plan(app, body).and_then(prepared),
+        "/v1/completions" => completions::plan(app, body).and_then(prepared),
+        "/api/chat" => ollama::plan_chat(app, body).and_then(prepared),
+        "/api/generate" => ollama::plan_generate(app, body).and_then(prepared),
+        "/api/embed" => ollama::plan_embed(app, body).map(drop),
+        "/api/embeddings" => ollama::plan_embeddings(app, body).map(drop),
         "/v1/embeddings" => embeddings::plan(app, body).map(drop),
         "/bitnet/inner-loss" => inner_loss::plan(app, body).map(drop),
         _ => Err(ApiError::invalid("unknown endpoint").status(StatusCode::NOT_FOUND)),
@@ -204,9 +239,9 @@ async fn collect(mut news: mpsc::UnboundedReceiver<Event>, count: usize) -> Resu
                     c.logprobs.extend(logprob);
                 }
             }
-            Some(Event::Done { choice, reason, usage }) => {
+            Some(Event::Done { choice, end }) => {
                 if let Some(c) = collected.get_mut(choice) {
-                    c.end = Some((reason, usage));
+                    c.end = Some(end);
                 }
             }
             // Only streams report it.

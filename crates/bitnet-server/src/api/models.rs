@@ -36,14 +36,19 @@ pub(crate) async fn model(
 ) -> Result<Response, ApiError> {
     // A path that is not text is not a name.
     let Path(name) = name.unwrap_or(Path(String::new()));
-    match name == app.name {
+    match is_called(&app, &name) {
         true => Ok(json_response(StatusCode::OK, &describe(&app))),
         false => Err(unknown(&name, &app)),
     }
 }
 
+/// Whether the model is called `name`. Clients of Ollama's interface add a version to names.
+pub(super) fn is_called(app: &App, name: &str) -> bool {
+    name == app.name || name.strip_suffix(":latest") == Some(app.name.as_str())
+}
+
 /// There is no such model.
 pub(super) fn unknown(name: &str, app: &App) -> ApiError {
-    let message = format!("unknown model {}; this server has {:?}", quoted(name), app.name);
+    let message = format!("model {} not found; this server has {:?}", quoted(name), app.name);
     ApiError::field("model", message).status(StatusCode::NOT_FOUND).code("model_not_found")
 }

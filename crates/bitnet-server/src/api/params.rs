@@ -57,7 +57,7 @@ impl GenerationParams {
     ) -> Result<Self, ApiError> {
         fields.ignore(HARMLESS);
         let number = |v: Option<f64>| v.map(|v| v as f32);
-        let asked = SamplingOverrides {
+        let sampling = SamplingOverrides {
             temperature: number(fields.number("temperature", 0.0..=2.0)?),
             top_p: number(fields.number("top_p", 0.0..=1.0)?),
             // Beyond OpenAI's interface, as many local servers have them.
@@ -65,10 +65,9 @@ impl GenerationParams {
             min_p: number(fields.number("min_p", 0.0..=1.0)?),
             presence_penalty: number(fields.number("presence_penalty", -2.0..=2.0)?),
             frequency_penalty: number(fields.number("frequency_penalty", -2.0..=2.0)?),
-            seed: Some(fields.seed("seed")?.unwrap_or_else(|| RandomState::new().hash_one(0))),
+            seed: fields.seed("seed")?,
             ..Default::default()
         };
-        let sampling = asked.apply(app.model.default_sampling());
         let mut asked = None;
         for field in limit_fields {
             asked = asked.or(fields.integer(field, 1..=app.max_tokens)?);
@@ -92,18 +91,45 @@ impl GenerationParams {
             ("regex", &[]),
         ])?;
         Ok(Self {
-            stream,
             include_usage,
             include_state,
             n: fields.integer("n", 1..=app.options.max_choices)?.unwrap_or(1),
-            logprobs: None,
-            sampling,
-            max_tokens: asked.unwrap_or(max_tokens).min(app.max_tokens),
-            stop: stops(fields)?,
             logit_bias: biases(fields, app)?,
             #[cfg(feature = "constrain")]
             constraint: constraint(fields)?,
+            ..Self::one(app, stream, &sampling, asked.unwrap_or(max_tokens), stops(fields)?)
         })
+    }
+
+    /// One text of at most `max_tokens` tokens. Where `sampling` leaves something open, the model's files decide, and
+    /// chance decides the seed.
+    pub(crate) fn one(
+        app: &App,
+        stream: bool,
+        sampling: &SamplingOverrides,
+        max_tokens: usize,
+        stop: Vec<String>,
+    ) -> Self {
+        let seed = sampling.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
+        Self {
+            stream,
+            include_usage: false,
+            include_state: false,
+            n: 1,
+            logprobs: None,
+            sampling: sampling.apply(app.model.default_sampling()).with_seed(seed),
+            max_tokens: max_tokens.min(app.max_tokens),
+            stop,
+            logit_bias: Vec::new(),
+            #[cfg(feature = "constrain")]
+            constraint: None,
+        }
+    }
+
+    /// Constrains the text, as `field` requests.
+    #[cfg(feature = "constrain")]
+    pub(crate) fn constrain(&mut self, field: &'static str, constraint: bitnet::Constraint) {
+        self.constraint = Some((field, constraint));
     }
 
     /// Options of text number `choice` of the request.
@@ -151,7 +177,7 @@ impl GenerationParams {
 }
 
 /// `stop`: a text, or several.
-fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+pub(super) fn stops(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     let must = format!(
         "it must be a string, or a list of at most {MAX_STOPS} strings, none of them empty or longer than {MAX_STOP_BYTES} bytes"
     );
@@ -209,6 +235,12 @@ fn constraint(fields: &mut Fields) -> Result<Option<(&'static str, bitnet::Const
     Ok(found)
 }
 
+/// Any JSON object.
+#[cfg(feature = "constrain")]
+pub(super) fn any_object() -> bitnet::Constraint {
+    bitnet::Constraint::json_schema(&serde_json::json!({"type": "object"}))
+}
+
 /// `response_format`: text, JSON, or JSON of a schema.
 #[cfg(feature = "constrain")]
 fn response_format(fields: &mut Fields) -> Result<Option<bitnet::Constraint>, ApiError> {
@@ -217,7 +249,7 @@ fn response_format(fields: &mut Fields) -> Result<Option<bitnet::Constraint>, Ap
     let mut format = Fields::of_value(value, NAME)?;
     let constraint = match format.text("type")?.as_deref() {
         Some("text") => None,
-        Some("json_object") => Some(bitnet::Constraint::json_schema(&serde_json::json!({"type": "object"}))),
+        Some("json_object") => Some(any_object()),
         Some("json_schema") => {
             let wrapped = format.take("json_schema").ok_or_else(|| format.wrong("json_schema", "it is missing"))?;
             let mut inner = Fields::of_value(wrapped, "response_format.json_schema")?;

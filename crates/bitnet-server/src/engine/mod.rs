@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use cache::Cache;
 use embeds::Embeds;
 pub(crate) use losses::{LossPoint, Losses};
-pub(crate) use queue::{Choice, Embed, Event, Failure, Generate, Job, Progress, Queue, Refused, Usage};
+pub(crate) use queue::{Choice, Embed, End, Event, Failure, Generate, Job, Progress, Queue, Refused, Usage};
 use queue::{Room, Seat};
 
 /// Tokens of texts to make vectors of that pass at once while nothing is generated.
@@ -295,8 +295,8 @@ impl Worker {
                 }
                 self.cache.keep(session);
                 let usage = Usage { prompt: running.prompt, cached: running.cached, generated: output.ids.len() };
-                let done = Event::Done { choice: running.choice, reason: output.finish_reason, usage };
-                let _ = running.events.send(done);
+                let end = End { reason: output.finish_reason, usage, stats: output.stats, ids: output.ids };
+                let _ = running.events.send(Event::Done { choice: running.choice, end });
             }
         }
     }

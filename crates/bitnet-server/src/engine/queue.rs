@@ -85,10 +85,8 @@ pub(crate) enum Event {
     Done {
         /// Which text.
         choice: usize,
-        /// Why.
-        reason: FinishReason,
-        /// Its cost.
-        usage: Usage,
+        /// How.
+        end: End,
     },
     /// How far a text is, if requested.
     Progress {
@@ -125,6 +123,19 @@ pub(crate) struct Usage {
     /// Tokens of the prompt that were cached.
     pub(crate) cached: usize,
     pub(crate) generated: usize,
+}
+
+/// How a text ended.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    /// Why.
+    pub(crate) reason: FinishReason,
+    /// Its cost in tokens.
+    pub(crate) usage: Usage,
+    /// Its cost in time.
+    pub(crate) stats: Stats,
+    /// The new tokens, the one that ended the text included.
+    pub(crate) ids: Vec<u32>,
 }
 
 /// Why a request that was taken is not fulfilled.
