@@ -122,12 +122,15 @@ pub(super) mod avx512 {
 
 /// The body for 256-bit registers, generic over the instruction that multiplies and adds.
 macro_rules! body256 {
-    ($token:ident, features = $features:literal, turns = $turns:literal, dot = $dot:ident) => {
+    ($token:ident, features = $features:literal, dot = $dot:ident, one = $one:ident) => {
         /// Adds the sums of `panel` for every row of `x`.
         pub(in super::super) fn dots(cpu: $token, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]) {
             compiled!($token, cpu => |_cpu, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]| {
                 tiles!(x, out, 2, |N, xs, out| {
-                    if N == 1 { tile::<N, $turns>(panel, xs, out) } else { tile::<N, 1>(panel, xs, out) }
+                    match (&xs[..], &mut out[..]) {
+                        ([x], [out]) => $one(panel, x, out),
+                        (_, out) => tile::<N, 1>(panel, xs, out),
+                    }
                 });
             });
         }
@@ -188,7 +191,39 @@ pub(super) mod avx2 {
     use super::*;
     use crate::isa::Avx2;
 
-    body256!(Avx2, features = "avx2,fma,f16c", turns = 1, dot = dot);
+    body256!(Avx2, features = "avx2,fma,f16c", dot = dot, one = one);
+
+    /// Units that one half of the rows reads before the other one: two half passes over what stays in the first-level cache need
+    /// few registers, so that sums and masks stay in them.
+    const RUN: usize = 8;
+
+    /// One row of activations.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn one(panel: &[Unit], x: &[Digits], out: &mut Sums) {
+        let [mut first, mut second] = [[_mm256_setzero_si256(); 2]; 2];
+        for (units, x) in panel.chunks(RUN).zip(x.chunks(RUN)) {
+            first = half::<0>(first, units, x);
+            second = half::<1>(second, units, x);
+        }
+        let [[high0, low0], [high1, low1]] = [first, second];
+        *out = Sums { high: simd::load(&[high0, high1]), low: simd::load(&[low0, low1]) };
+    }
+
+    /// Adds the sums of rows 0 to 7 or 8 to 15 of some units, which are read first with `HALF` 0.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn half<const HALF: usize>([mut high, mut low]: [__m256i; 2], units: &[Unit], x: &[Digits]) -> [__m256i; 2] {
+        for (unit, x) in units.iter().zip(x) {
+            if HALF == 0 {
+                prefetch_ahead(unit);
+            }
+            let [a, b, c, d] = codes(unit, HALF);
+            let digits = |at| [_mm256_set1_epi32(word(x, at)), _mm256_set1_epi32(word(x, at + 1))];
+            high = dot(dot(high, [a, b], digits(0)), [c, d], digits(2));
+            low = dot(dot(low, [a, b], digits(4)), [c, d], digits(6));
+        }
+        [high, low]
+    }
 
     // Two products of two neighbours each.
     const _: () = assert!(2 * 2 * 63 * 128 <= i16::MAX as usize);
@@ -205,7 +240,13 @@ pub(super) mod vnni256 {
     use super::*;
     use crate::isa::AvxVnni;
 
-    body256!(AvxVnni, features = "avx2,fma,f16c,avxvnni", turns = 2, dot = dot);
+    body256!(AvxVnni, features = "avx2,fma,f16c,avxvnni", dot = dot, one = one);
+
+    /// One row of activations, each digit with two accumulators in turn.
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    fn one(panel: &[Unit], x: &[Digits], out: &mut Sums) {
+        tile::<1, 2>(panel, [x], std::slice::from_mut(out));
+    }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
@@ -223,9 +264,14 @@ pub(super) mod evex256 {
     body256!(
         Avx512Vnni,
         features = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni",
-        turns = 2,
-        dot = dot
+        dot = dot,
+        one = one
     );
+
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn one(panel: &[Unit], x: &[Digits], out: &mut Sums) {
+        tile::<1, 2>(panel, [x], std::slice::from_mut(out));
+    }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
