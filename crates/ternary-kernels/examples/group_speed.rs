@@ -56,14 +56,14 @@ impl Candidate {
     fn run_blocks(&self, n: usize, x: &Inputs, out: &mut [f32]) {
         match self {
             Candidate::I2s(kernel, w) => {
-                for rows in w[0].blocks(0..ROWS) {
+                for rows in w[0].blocks(0..ROWS, kernel.block_rows()) {
                     let w = w[0].rows_range(rows).expect("blocks of panels");
                     let acc = bytemuck::cast_slice_mut(&mut out[..n * w.rows()]);
                     kernel.gemm(black_box(&w), &x.int8.view().rows(0..n), acc);
                 }
             }
             Candidate::Group(kernel, w) => {
-                for rows in w[0].blocks(0..ROWS) {
+                for rows in w[0].blocks(0..ROWS, kernel.block_rows()) {
                     let out = &mut out[..n * rows.len()];
                     kernel.product(black_box(&w[0]), rows, &x.int16.view().rows(0..n), out);
                 }

@@ -144,11 +144,11 @@ fn many_tokens(kernels: &[Arc<dyn Kernel>], trits: &[i8], codes: &[i8]) {
         let packed = |kernel: &Arc<dyn Kernel>| vec![kernel.prepack(&w).expect("every shape can be packed")];
         let all: Vec<Candidate> =
             kernels.iter().map(|kernel| Candidate { kernel: kernel.clone(), copies: packed(kernel) }).collect();
-        let mut acc = vec![0; 512 * ternary_kernels::row_block(16)];
+        let mut acc = vec![0; 512 * kernels.iter().map(|k| k.block_rows()).max().unwrap_or(0)];
         let columns = TOKENS.map(|n| {
             let x = Int8Batch::from_codes(n, COLS, &codes[..n * COLS]).expect("codes");
             let ms = medians(&all, |c| {
-                for rows in c.copies[0].blocks(0..rows) {
+                for rows in c.copies[0].blocks(0..rows, c.kernel.block_rows()) {
                     let w = c.copies[0].rows_range(rows).expect("blocks of panels");
                     c.kernel.gemm(black_box(&w), &x.view(), &mut acc[..n * w.rows()]);
                 }

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::i2s::even_parts;
 use crate::{
     AlignedBuf, Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, KernelError, SharedBytes, TernaryMatrix,
 };
@@ -44,6 +45,18 @@ pub trait Kernel: Send + Sync + std::fmt::Debug {
     /// in one piece for each thread.
     fn least_rows(&self, n: usize) -> usize {
         if n == 1 { 32 } else { 128 }
+    }
+
+    /// Rows that one call should have at most in a long product, whole panels: [`row_block`] rows, whose i32 sums for a
+    /// block of tokens stay in L2, or more where larger calls save work.
+    fn block_rows(&self) -> usize {
+        row_block(self.panel_rows())
+    }
+
+    /// Tokens that one call should have at most: all of them, or fewer where a call does not gain from more. Threads share a
+    /// product in blocks of so many tokens, too.
+    fn block_tokens(&self) -> usize {
+        usize::MAX
     }
 
     /// Converts weights to the kernel's layout; packing pads rows and columns.
@@ -206,11 +219,18 @@ impl Packed {
         at(part)..at(part + 1)
     }
 
-    /// Ranges of at most [`row_block`] rows that cover `rows`; each begins at a panel if `rows` does.
-    pub fn blocks(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let step = row_block(self.panel_rows);
-        (rows.start..rows.end).step_by(step).map(move |r| r..(r + step).min(rows.end))
+    /// Ranges of nearly equal length that cover `rows`, of at most `most` rows, [`Kernel::block_rows`], or one panel; each
+    /// begins at a panel if `rows` does.
+    pub fn blocks(&self, rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        blocks(self.panel_rows, rows, most)
     }
+}
+
+/// Ranges of nearly equal length that cover `rows`, of whole panels of `panel` rows, at most `most` rows or one panel.
+pub(crate) fn blocks(panel: usize, rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+    let panel = panel.max(1);
+    let at = move |p: usize| rows.start + (p * panel).min(rows.end - rows.start);
+    even_parts(0..rows.len().div_ceil(panel), (most / panel).max(1)).map(move |p| at(p.start)..at(p.end))
 }
 
 /// Consecutive rows of [`Packed`] weights, as passed to a kernel.

@@ -19,13 +19,15 @@ use crate::isa::Portable;
 use crate::token_tables::{InPlace, StepWeights};
 use crate::{
     Int4Matrix, Int4Vector, Int8Batch, Int8Matrix, Int8Vector, Kernel, KernelError, Packed, PackedRows, TernaryMatrix,
-    token_tables,
+    row_block, token_tables,
 };
 
 /// The memory layout of weights in panels of [`PANEL_ROWS`] rows.
 pub(crate) trait Layout: Debug + Send + Sync + 'static {
     /// The operands of a product, with all lengths checked.
     type Product<'a>;
+    /// [`StepWeights::PANELS`] of this layout's weights.
+    const TABLE_PANELS: usize;
 
     /// Packs `w` for the kernel called `kernel`.
     ///
@@ -86,7 +88,7 @@ pub(crate) trait Chunks: Copy + Debug + Send + Sync + 'static {
 
     /// [`token_tables::product`], compiled for the instruction set where there are tables.
     fn by_tables(self, product: &Product<'_>, weights: &mut impl StepWeights, acc: &mut [i32]) {
-        token_tables::product::<_, 4>(Portable, product, weights, acc);
+        token_tables::product::<_, 4, _>(Portable, product, weights, acc);
     }
 }
 
@@ -166,6 +168,12 @@ impl<L: Layout, B: Backend<L>> Kernel for PanelKernel<L, B> {
     }
     fn least_rows(&self, n: usize) -> usize {
         token_tables::least_rows(self.backend.last_from(), n)
+    }
+    fn block_rows(&self) -> usize {
+        self.backend.last_from().map_or(row_block(PANEL_ROWS), |_| token_tables::block_rows(L::TABLE_PANELS))
+    }
+    fn block_tokens(&self) -> usize {
+        self.backend.last_from().map_or(usize::MAX, |_| token_tables::TOKENS)
     }
     fn prepack(&self, w: &TernaryMatrix) -> Result<Packed, KernelError> {
         L::prepack(self.name, w)

@@ -27,35 +27,36 @@ pub(super) struct ProjectionScratch {
     /// The output of a block, `[rows, hidden]`, if it is normalised or scaled before it is added to the residual
     /// stream.
     branch: AlignedBuf<f32>,
-    /// Output rows of the largest kernel call.
-    row_block: usize,
+    /// The tokens and output rows of the largest calls of each kernel.
+    calls: Vec<(usize, usize)>,
     /// Activations of a group, if each group has a scale.
     group_len: usize,
 }
 
 impl ProjectionScratch {
     /// Buffers without room for tokens.
-    pub(super) fn new(config: &ModelConfig, threads: usize, row_block: usize, group_len: usize) -> Self {
+    pub(super) fn new(config: &ModelConfig, threads: usize, calls: Vec<(usize, usize)>, group_len: usize) -> Self {
         let normed_len = if config.projection_norms { config.hidden_size } else { 0 };
         Self {
             inputs: inputs(config, 0, threads, group_len),
             products: (0..threads).map(|_| ProductScratch::new()).collect(),
             normed: (0..threads).map(|_| AlignedBuf::zeroed(normed_len)).collect(),
             branch: AlignedBuf::zeroed(0),
-            row_block,
+            calls,
             group_len,
         }
     }
 
-    /// Output rows of the largest kernel call.
-    pub(super) fn row_block(&self) -> usize {
-        self.row_block
+    /// Outputs of the largest call of a kernel, if there are `rows` tokens.
+    pub(super) fn call(&self, rows: usize) -> usize {
+        self.calls.iter().map(|&(tokens, out)| rows.min(tokens) * out).max().unwrap_or(0)
     }
 
     /// Makes room for `rows` tokens.
     pub(super) fn reserve(&mut self, config: &ModelConfig, rows: usize) {
         self.inputs = inputs(config, rows, self.products.len(), self.group_len);
-        self.products.iter_mut().for_each(|p| p.acc = AlignedBuf::zeroed(rows * self.row_block));
+        let call = self.call(rows);
+        self.products.iter_mut().for_each(|p| p.acc = AlignedBuf::zeroed(call));
         if !adds_plainly(config) {
             self.branch = AlignedBuf::zeroed(rows * config.hidden_size);
         }

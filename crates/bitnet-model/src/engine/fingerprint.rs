@@ -42,7 +42,7 @@ impl Hash {
         let codes: Vec<i8> = (0..packed.cols()).map(code).collect();
         let x = Int8Batch::from_codes(1, codes.len(), &codes)?;
         acc.resize(packed.rows(), 0);
-        for block in packed.blocks(0..packed.rows()) {
+        for block in packed.blocks(0..packed.rows(), kernel.block_rows()) {
             kernel.gemv(&packed.rows_range(block.clone())?, &x.view().row(0), &mut acc[block]);
         }
         acc.iter().for_each(|sum| self.word(u64::from(sum.cast_unsigned())));

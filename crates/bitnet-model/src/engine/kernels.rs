@@ -258,10 +258,10 @@ impl Kernels {
         GroupKernel::layout_of(w, self.activation_group)
     }
 
-    /// Output rows of the largest kernel call.
-    pub(super) fn row_block(&self) -> usize {
-        let panels = self.kinds.iter().map(|k| k.panel_rows()).chain([self.group.panel_rows()]);
-        panels.map(ternary_kernels::row_block).max().unwrap_or(0)
+    /// The tokens and output rows of the largest calls of each kernel.
+    pub(super) fn calls(&self) -> Vec<(usize, usize)> {
+        let group = (self.group.block_tokens(), self.group.block_rows());
+        self.kinds.iter().map(|k| (k.block_tokens(), k.block_rows())).chain([group]).collect()
     }
 
     fn name(&self, kind: ProjectionGroup) -> &str {

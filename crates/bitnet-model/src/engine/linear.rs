@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::team::{self, Columns};
+use ternary_kernels::team::{self, Call, Columns};
 use ternary_kernels::{AlignedBuf, ColsMut, GroupKernel, GroupPacked, Int8Batch, Kernel, Packed, Scales, Team};
 
 use super::quantized::Quantized;
@@ -14,7 +14,7 @@ use crate::{LayerWeights, Norm, Projection};
 /// Scratch of one thread for a product.
 #[derive(Debug)]
 pub(super) struct ProductScratch {
-    /// Integer products of one block of output rows, `[n, row_block]`.
+    /// Integer products of one call of a kernel, of some tokens and output rows.
     pub(super) acc: AlignedBuf<i32>,
     /// Int4 activations as int8, for kernels that need that; these kernels let it grow.
     widened: Int8Batch,
@@ -106,36 +106,42 @@ impl Linear {
         }
     }
 
-    /// The number of pieces in which `threads` threads compute the outputs of `n` tokens.
-    pub(super) fn pieces(&self, threads: usize, n: usize) -> usize {
-        let (least, cols) = match &self.weights {
-            Weights::Trits { packed, kernel, .. } => (kernel.least_rows(n), packed.cols()),
-            Weights::Groups { packed, kernel } => (kernel.least_rows(n), packed.cols()),
+    /// `out`, the outputs of all tokens, in blocks of tokens and pieces of rows that `threads` threads share.
+    pub(super) fn share<'a, W, T>(&self, threads: usize, what: W, out: ColsMut<'a, T>) -> Columns<'a, W, T> {
+        let (n, rows) = (out.n(), self.rows());
+        let (tokens, pieces) = match &self.weights {
+            Weights::Trits { packed, kernel: k, .. } => {
+                let call = Call { tokens: k.block_tokens(), rows: k.block_rows(), least_rows: k.least_rows(n) };
+                team::tokens_and_pieces(threads, n, (rows, packed.cols()), &call)
+            }
+            Weights::Groups { packed, kernel: k } => {
+                let call = Call { tokens: k.block_tokens(), rows: k.block_rows(), least_rows: k.least_rows(n) };
+                team::tokens_and_pieces(threads, n, (rows, packed.cols()), &call)
+            }
         };
-        team::pieces(threads, self.rows(), least, self.rows().saturating_mul(cols).saturating_mul(n))
+        Columns::new(what, out, self.panel_rows(), pieces).in_blocks(tokens)
     }
 
     /// Blocks of output rows that cover `rows`, each computed by one call of the kernel.
     pub(super) fn blocks(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
         let (trits, groups) = match &self.weights {
-            Weights::Trits { packed, .. } => (Some(packed.blocks(rows)), None),
-            Weights::Groups { packed, .. } => (None, Some(packed.blocks(rows))),
+            Weights::Trits { packed, kernel, .. } => (Some(packed.blocks(rows, kernel.block_rows())), None),
+            Weights::Groups { packed, kernel } => (None, Some(packed.blocks(rows, kernel.block_rows()))),
         };
         trits.into_iter().flatten().chain(groups.into_iter().flatten())
     }
 
-    /// Computes the outputs of `rows` for all tokens of `x` into `out`, whose columns are these rows; with `ADD`, adds
-    /// them.
+    /// Computes the outputs of `rows` for `tokens` of `x` into `out`, whose columns are these rows; with `ADD`, adds them.
     /// what is there.
     pub(super) fn forward<const ADD: bool>(
         &self,
         ops: Ops,
-        rows: Range<usize>,
+        (tokens, rows): (Range<usize>, Range<usize>),
         x: &Quantized,
         scratch: &mut ProductScratch,
         out: &mut ColsMut<'_, f32>,
     ) {
-        let (n, first) = (x.n(), rows.start);
+        let (n, first) = (tokens.len(), rows.start);
         for block in self.blocks(rows) {
             let len = block.len();
             let acc = &mut scratch.acc[..n * len];
@@ -144,15 +150,15 @@ impl Linear {
                 Weights::Trits { packed, scales, kernel } => {
                     const PANELS: &str = "blocks() yields ranges that begin and end at panels";
                     let w = packed.rows_range(block.clone()).expect(PANELS);
-                    x.product(kernel.as_ref(), &w, &mut scratch.widened, acc);
-                    for (t, (acc, &s)) in acc.chunks_exact(len).zip(x.scales()).enumerate() {
+                    x.product(tokens.clone(), kernel.as_ref(), &w, &mut scratch.widened, acc);
+                    for (t, (acc, &s)) in acc.chunks_exact(len).zip(&x.scales()[tokens.clone()]).enumerate() {
                         dequantize::<ADD>(ops, scales, block.clone(), s, acc, &mut out.row_mut(t)[at.clone()]);
                     }
                 }
                 Weights::Groups { packed, kernel } => {
                     // As large as the integers that other kernels write there.
                     let y: &mut [f32] = bytemuck::cast_slice_mut(acc);
-                    x.group_product(kernel, packed, block.clone(), y);
+                    x.group_product(tokens.clone(), kernel, packed, block.clone(), y);
                     for (t, y) in y.chunks_exact(len).enumerate() {
                         let out = &mut out.row_mut(t)[at.clone()];
                         if ADD { ops.add_assign(out, y) } else { out.copy_from_slice(y) }
@@ -186,7 +192,7 @@ fn dequantize<const ADD: bool>(ops: Ops, scales: &Scales, rows: Range<usize>, s:
 /// A projection, its input and its output `[n, rows]`.
 pub(super) type Product<'a> = (&'a Linear, &'a Quantized, &'a mut [f32]);
 
-/// Several projections of `n` tokens in one pass; the threads share the rows.
+/// Several projections of `n` tokens in one pass; the threads share rows and tokens.
 pub(super) fn project(
     ops: Ops,
     team: &Team,
@@ -198,11 +204,11 @@ pub(super) fn project(
         .into_iter()
         .map(|(w, x, out)| {
             let out = ColsMut::new(out, n, w.rows());
-            Columns::new((w, x), out, w.panel_rows(), w.pieces(team.threads(), n))
+            w.share(team.threads(), (w, x), out)
         })
         .collect();
-    team.run_columns(&mut outputs, threads, |(w, x), rows, out, scratch| {
-        w.forward::<false>(ops, rows, x, scratch, out);
+    team.run_columns(&mut outputs, threads, |(w, x), tokens, rows, out, scratch| {
+        w.forward::<false>(ops, (tokens, rows), x, scratch, out);
     });
 }
 
@@ -215,10 +221,9 @@ pub(super) fn add_projection(
     threads: &mut [ProductScratch],
     x: &mut [f32],
 ) {
-    let n = input.n();
-    let x = ColsMut::new(x, n, w.rows());
-    let mut outputs = [Columns::new((), x, w.panel_rows(), w.pieces(team.threads(), n))];
-    team.run_columns(&mut outputs, threads, |(), rows, x, scratch| {
-        w.forward::<true>(ops, rows, input, scratch, x);
+    let x = ColsMut::new(x, input.n(), w.rows());
+    let mut outputs = [w.share(team.threads(), (), x)];
+    team.run_columns(&mut outputs, threads, |(), tokens, rows, x, scratch| {
+        w.forward::<true>(ops, (tokens, rows), input, scratch, x);
     });
 }

@@ -75,15 +75,22 @@ impl Quantized {
         }
     }
 
-    /// The exact product with `w`, `[n, rows]` i32 into `acc`; `widened` is a buffer for the kernel.
-    pub(super) fn product(&self, kernel: &dyn Kernel, w: &PackedRows<'_>, widened: &mut Int8Batch, acc: &mut [i32]) {
+    /// The exact product of `tokens` with `w`, `[tokens, rows]` i32 into `acc`; `widened` is a buffer for the kernel.
+    pub(super) fn product(
+        &self,
+        tokens: Range<usize>,
+        kernel: &dyn Kernel,
+        w: &PackedRows<'_>,
+        widened: &mut Int8Batch,
+        acc: &mut [i32],
+    ) {
         match self.bits {
             ActivationBits::Eight => {
-                let x = self.int8.view();
+                let x = self.int8.view().rows(tokens);
                 if x.n() == 1 { kernel.gemv(w, &x.row(0), acc) } else { kernel.gemm(w, &x, acc) }
             }
             ActivationBits::Four => {
-                let x = self.int4.view();
+                let x = self.int4.view().rows(tokens);
                 if x.n() == 1 {
                     kernel.gemv_a4(w, &x.row(0), widened, acc);
                 } else {
@@ -96,12 +103,24 @@ impl Quantized {
         }
     }
 
-    /// The product with `rows` of weights that have a scale for each group, `[n, rows]` f32 into `out`.
-    pub(super) fn group_product(&self, kernel: &GroupKernel, w: &GroupPacked, rows: Range<usize>, out: &mut [f32]) {
+    /// The product of `tokens` with `rows` of weights that have a scale for each group, `[tokens, rows]` f32 into `out`.
+    pub(super) fn group_product(
+        &self,
+        tokens: Range<usize>,
+        kernel: &GroupKernel,
+        w: &GroupPacked,
+        rows: Range<usize>,
+        out: &mut [f32],
+    ) {
         match self.bits {
-            ActivationBits::Eight => kernel.product_int8(w, rows, &self.int8.view(), self.int8.scales(), out),
-            ActivationBits::Sixteen => kernel.product(w, rows, &self.int16.view(), out),
-            ActivationBits::EightByGroup => kernel.product_int8_groups(w, rows, &self.int8_groups.view(), out),
+            ActivationBits::Eight => {
+                let (x, scales) = (self.int8.view().rows(tokens.clone()), &self.int8.scales()[tokens]);
+                kernel.product_int8(w, rows, &x, scales, out);
+            }
+            ActivationBits::Sixteen => kernel.product(w, rows, &self.int16.view().rows(tokens), out),
+            ActivationBits::EightByGroup => {
+                kernel.product_int8_groups(w, rows, &self.int8_groups.view().rows(tokens), out);
+            }
             ActivationBits::Four => {
                 unreachable!("`Kernels::pack` refuses 4-bit inputs of weights with scales of groups")
             }

@@ -45,7 +45,7 @@ impl Buffers {
         Self {
             rows: 0,
             residual: AlignedBuf::zeroed(0),
-            projections: ProjectionScratch::new(config, threads, kernels.row_block(), group_len),
+            projections: ProjectionScratch::new(config, threads, kernels.calls(), group_len),
             blocks: BlockScratch {
                 attention: AttentionScratch::new(config, threads),
                 ttt: TttScratch::new(config, threads),
@@ -69,7 +69,7 @@ impl Buffers {
         attention.iter_mut().for_each(|scratch| scratch.reserve(config, rows));
         ttt.iter_mut().for_each(|scratch| scratch.reserve(config, rows));
         delta.iter_mut().for_each(|scratch| scratch.reserve(config, rows));
-        feed_forward.reserve(config, rows, self.projections.row_block());
+        feed_forward.reserve(config, rows, self.projections.call(rows));
         self.head.reserve(config);
         self.rows = rows;
     }

@@ -63,6 +63,7 @@ pub(crate) struct Base3;
 
 impl Layout for Base3 {
     type Product<'a> = Product<'a>;
+    const TABLE_PANELS: usize = product::TABLE_PANELS;
 
     fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError> {
         prepack(kernel, w)

@@ -6,7 +6,7 @@ use super::{BLOCK_GROUPS, BLOCK_PANELS, GROUP_CHUNKS, Group, groups_of};
 use crate::PackedRows;
 use crate::i2s::{self, Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, Chunk, PANEL_ROWS, Tile, even_parts, with_acts};
 use crate::panel_kernel::Unpack;
-use crate::token_tables::{self, STEP_CHUNKS, StepWeights};
+use crate::token_tables::{STEP_CHUNKS, StepWeights};
 
 /// A product with base-3 weights, with all lengths checked.
 pub(crate) struct Product<'a> {
@@ -67,7 +67,7 @@ impl<'a> Product<'a> {
 
     /// All panels times all tokens by tables that tokens share.
     pub(super) fn look_up<B: Unpack>(&self, backend: B, acc: &mut [i32]) {
-        let chunks = [[[0; CHUNK_BYTES]; SPAN_CHUNKS]; token_tables::BLOCK_PANELS];
+        let chunks = [[[0; CHUNK_BYTES]; SPAN_CHUNKS]; TABLE_PANELS];
         let mut weights = Unpacked { product: self, backend, first: 0, chunks };
         backend.by_tables(&self.io, &mut weights, acc);
     }
@@ -119,16 +119,21 @@ const SPAN_GROUPS: usize = 4;
 const SPAN_CHUNKS: usize = SPAN_GROUPS * GROUP_CHUNKS;
 const _: () = assert!(SPAN_CHUNKS.is_multiple_of(STEP_CHUNKS));
 
+/// Panels of a block for tables.
+pub(super) const TABLE_PANELS: usize = 64;
+
 /// The weights of some steps of a block of panels, 80 KB.
 struct Unpacked<'p, 'a, B> {
     product: &'p Product<'a>,
     backend: B,
     /// The first panel of the block.
     first: usize,
-    chunks: [[Chunk; SPAN_CHUNKS]; token_tables::BLOCK_PANELS],
+    chunks: [[Chunk; SPAN_CHUNKS]; TABLE_PANELS],
 }
 
 impl<B: Unpack> StepWeights for Unpacked<'_, '_, B> {
+    const PANELS: usize = TABLE_PANELS;
+
     fn prepare(&mut self, panels: &Range<usize>, start: usize) {
         if !start.is_multiple_of(SPAN_CHUNKS) {
             return;

@@ -4,12 +4,14 @@ use std::arch::x86_64::*;
 
 use super::lanes::{Lanes, product};
 use super::product::{Product, Tile};
-use super::{CHUNK_BYTES, CHUNKS_PER_QUAD, Chunk, MAX_GROUP_LEN, PANEL_ROWS, UNIT_GROUPS};
+use super::{CHUNK_BYTES, CHUNKS_PER_QUAD, Chunk, MAX_GROUP_LEN, PANEL_ROWS, QUAD_COLS, UNIT_GROUPS};
 use crate::i2s::Acts;
 use crate::i2s::avx2::{self, broadcast};
 use crate::isa::{Avx2, compiled, proven};
 use crate::simd::{self, prefetch_page_ahead};
 
+/// Quads of the longest group: a bound that the compiler sees.
+const MAX_GROUP_QUADS: usize = MAX_GROUP_LEN / QUAD_COLS;
 /// Two neighbouring products, of codes up to 3 and digits from -128.
 const PAIR: usize = 2 * 3 * 128;
 /// Each of four fields of a chunk adds such a pair to a lane: `8 * 4 * 768 = 24576 < 2^15`.
@@ -166,7 +168,7 @@ fn panel(product: &Product<'_>, t: &Tile<'_>) -> [f32; PANEL_ROWS] {
             let (group_x, rest_x) = x.split_at(w.len());
             let (group_sums, rest_sums) = sums.split_at(quads);
             (lines, x, sums) = (rest, rest_x, rest_sums);
-            let [a, b] = group(w, group_x, group_sums.iter().sum());
+            let [a, b] = group(w, group_x, group_sums.iter().take(MAX_GROUP_QUADS).sum());
             let (d, _) = d.as_chunks::<16>();
             low = _mm256_add_ps(low, _mm256_mul_ps(_mm256_cvtph_ps(simd::load(&d[0])), a));
             high = _mm256_add_ps(high, _mm256_mul_ps(_mm256_cvtph_ps(simd::load(&d[1])), b));

@@ -42,7 +42,7 @@ use std::ops::Range;
 use crate::i2s::{CHUNK_BYTES, Chunk, PANEL_ROWS};
 use crate::{
     FileFormat, GroupScales, Int8GroupMatrix, Int8Matrix, Int16Matrix, Isa, KernelError, KernelLayout, Levels, Scales,
-    TernaryMatrix, token_tables,
+    TernaryMatrix, row_block, token_tables,
 };
 
 #[cfg(target_arch = "x86_64")]
@@ -204,6 +204,16 @@ impl GroupKernel {
     /// Row ranges passed to the kernel begin at multiples of this, the height of one panel of packed rows.
     pub fn panel_rows(&self) -> usize {
         PANEL_ROWS
+    }
+
+    /// Like [`crate::Kernel::block_rows`].
+    pub fn block_rows(&self) -> usize {
+        self.backend.last_from(2).map_or(row_block(PANEL_ROWS), |_| tables::block_rows())
+    }
+
+    /// Like [`crate::Kernel::block_tokens`].
+    pub fn block_tokens(&self) -> usize {
+        self.backend.last_from(2).map_or(usize::MAX, |_| token_tables::TOKENS)
     }
 
     /// Like [`crate::Kernel::least_rows`].

@@ -7,7 +7,7 @@ use half::f16;
 
 use super::{CHUNK_BYTES, CHUNKS_PER_QUAD, Chunk, MAX_GROUP_LEN, PANEL_ROWS, QUAD_COLS, UNIT_GROUPS};
 use crate::i2s::{CHUNK_COLS, ZEROS, row_words};
-use crate::{AlignedBuf, GroupScales, KernelError, SharedBytes, row_block};
+use crate::{AlignedBuf, GroupScales, KernelError, SharedBytes, kernel};
 
 /// Weights with a scale per group, packed for the group kernels of every instruction set: two bits for each weight and
 /// an f16 for each group, panels of 16 rows. See [the module](crate::GroupKernel).
@@ -243,10 +243,10 @@ impl GroupPacked {
         at(part)..at(part + 1)
     }
 
-    /// Ranges of at most [`row_block`] rows that cover `rows`; each begins at a panel if `rows` does.
-    pub fn blocks(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let step = row_block(PANEL_ROWS);
-        (rows.start..rows.end).step_by(step).map(move |r| r..(r + step).min(rows.end))
+    /// Like [`Packed::blocks`](crate::Packed::blocks), of at most [`GroupKernel::block_rows`](crate::GroupKernel::block_rows)
+    /// rows.
+    pub fn blocks(&self, rows: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        kernel::blocks(PANEL_ROWS, rows, most)
     }
 
     /// Writes the weights of row `r`, level times scale, to `out`, `[cols]` f32: a row of an embedding. Exact.

@@ -16,8 +16,8 @@ use crate::isa::{Portable, compiled};
 use crate::ops::lanes::{LANES, Simd};
 use crate::token_tables::{self, Columns, ENTRIES, Lines, STEP_CHUNKS, STEP_COLS, TABLES, TOKENS, TokenLanes};
 
-/// Panels whose sums are kept at a time, as many rows as an engine asks for.
-const BLOCK_PANELS: usize = 32;
+/// The largest number of panels whose sums are kept at a time; [`block_rows`] are the rows that are.
+const BLOCK_PANELS: usize = 64;
 
 // A step fits the 16-bit sums for any digits.
 const _: () = assert!(STEP_COLS * 128 <= i16::MAX as usize);
@@ -25,6 +25,11 @@ const _: () = assert!(STEP_CHUNKS == CHUNKS_PER_QUAD && STEP_COLS == QUAD_COLS &
 
 /// Sums of the rows of a block in `V` vectors of tokens.
 type Rows<const V: usize> = [[[[f32; LANES]; V]; PANEL_ROWS]; BLOCK_PANELS];
+
+/// Rows of a block: like [`token_tables::block_rows`], with 16-bit sums and two kinds of f32 sums of 16 tokens.
+pub(super) fn block_rows() -> usize {
+    token_tables::rows_beside_tables(TOKENS * size_of::<i16>() + 2 * LANES * size_of::<f32>(), BLOCK_PANELS)
+}
 
 impl Backend {
     /// Lanes of a last tile, for activations of so many digits, from which it is faster than multiplying; `None` where
@@ -106,7 +111,7 @@ fn tiles_of<S: TokenLanes + Simd, const P: usize, const V: usize>(s: S, product:
     let (mut part, mut y): (Rows<V>, Rows<V>) =
         ([[[[0.0; LANES]; V]; PANEL_ROWS]; BLOCK_PANELS], [[[[0.0; LANES]; V]; PANEL_ROWS]; BLOCK_PANELS]);
     let (quads, group_quads) = product.quads();
-    for panels in even_parts(0..product.panels(), BLOCK_PANELS) {
+    for panels in even_parts(0..product.panels(), block_rows() / PANEL_ROWS) {
         for first in (0..product.tokens()).step_by(V * LANES) {
             let tokens = first..product.tokens().min(first + V * LANES);
             y[..panels.len()].fill([[[0.0; LANES]; V]; PANEL_ROWS]);

@@ -76,7 +76,7 @@ impl Chunks for Avx2 {
     }
     fn by_tables(self, product: &Product<'_>, weights: &mut impl StepWeights, acc: &mut [i32]) {
         compiled!(Avx2, self => |cpu, product: &Product<'_>, weights: &mut impl StepWeights, acc: &mut [i32]| {
-            token_tables::product::<_, 2>(cpu, product, weights, acc);
+            token_tables::product::<_, 2, _>(cpu, product, weights, acc);
         });
     }
 }

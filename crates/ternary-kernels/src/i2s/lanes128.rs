@@ -209,7 +209,7 @@ macro_rules! backend {
                 $crate::isa::compiled!(
                     $token,
                     self => |cpu, product: &Product<'_>, weights: &mut impl StepWeights, acc: &mut [i32]| {
-                        $crate::token_tables::product::<_, 4>(cpu, product, weights, acc);
+                        $crate::token_tables::product::<_, 4, _>(cpu, product, weights, acc);
                     }
                 );
             }

@@ -49,6 +49,7 @@
 use std::ops::Range;
 
 use crate::panel_kernel::Layout;
+use crate::token_tables::{InPlace, StepWeights};
 use crate::{AlignedBuf, KernelError, KernelLayout, Packed, PackedRows, ROW_ALIGN, TernaryMatrix};
 
 #[cfg(target_arch = "x86_64")]
@@ -78,6 +79,7 @@ pub(crate) struct I2s;
 
 impl Layout for I2s {
     type Product<'a> = Product<'a>;
+    const TABLE_PANELS: usize = <InPlace<'_> as StepWeights>::PANELS;
 
     fn prepack(kernel: &str, w: &TernaryMatrix) -> Result<Packed, KernelError> {
         prepack(kernel, w)

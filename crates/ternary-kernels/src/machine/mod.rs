@@ -14,6 +14,7 @@ pub(crate) mod simd;
 pub use aligned::AlignedBuf;
 pub use bytes::{ByteOwner, SharedBytes};
 pub use cache::last_level_cache;
+pub(crate) use cache::second_level_cache;
 pub use cpu_name::cpu_name;
 pub use cpus::{available_cpus, default_threads};
 

@@ -64,7 +64,7 @@ impl<'a, T> ColsMut<'a, T> {
     pub fn row_mut(&mut self, i: usize) -> &mut [T] {
         let start = self.start(i);
         // SAFETY: `start` proved `i < n`, and `cols` is within 0..stride, so the range is in the buffer, which is
-        // borrowed for 'a. Views of one buffer have disjoint columns, so no other view forms a reference to these
+        // borrowed for 'a. Views of one buffer have disjoint columns or rows, so no other view forms a reference to these
         // elements, and `&mut self` prevents this view from doing so while the result lives.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), self.cols.len()) }
     }
@@ -108,17 +108,25 @@ impl<'a, T> ColsMut<'a, T> {
         ColsMut { base, n: range.len(), stride: self.stride, cols: self.cols.clone(), _borrow: PhantomData }
     }
 
-    /// The columns `cols` of this view, counted from its first.
+    /// The columns `cols` of rows `rows` of this view, counted from its first.
     ///
     /// # Panics
     /// If they are not in it.
     ///
     /// # Safety
-    /// While the result is used, neither this view nor another part of it with one of these columns may be used.
-    pub(crate) unsafe fn part(&self, cols: Range<usize>) -> ColsMut<'_, T> {
+    /// While the result is used, neither this view nor another part of it with one of these columns of one of these rows may be
+    /// used.
+    pub(crate) unsafe fn part(&self, rows: Range<usize>, cols: Range<usize>) -> ColsMut<'_, T> {
         assert!(cols.start <= cols.end && cols.end <= self.width(), "columns {cols:?} of {}", self.width());
-        let first = self.cols.start;
-        ColsMut { cols: first + cols.start..first + cols.end, _borrow: PhantomData, ..*self }
+        assert!(rows.start <= rows.end && rows.end <= self.n, "rows {rows:?} of {}", self.n);
+        let (first, base) = (self.cols.start, self.base.wrapping_add(rows.start * self.stride));
+        ColsMut {
+            base,
+            n: rows.len(),
+            stride: self.stride,
+            cols: first + cols.start..first + cols.end,
+            _borrow: PhantomData,
+        }
     }
 
     fn start(&self, i: usize) -> usize {

@@ -231,8 +231,8 @@ impl Team {
         });
     }
 
-    /// Calls `f(what, columns, view, room)` for pieces that cover the columns of each of `outputs` once; `view` holds
-    /// these columns, and `room` is as in [`Team::run_pieces`].
+    /// Calls `f(what, rows, columns, view, room)` for pieces that cover each of `outputs` once; `view` holds these columns of
+    /// these rows, and `room` is as in [`Team::run_pieces`].
     ///
     /// # Panics
     /// Like [`Team::run_pieces`].
@@ -240,43 +240,63 @@ impl Team {
         &self,
         outputs: &mut [Columns<'_, W, T>],
         rooms: &mut [S],
-        f: impl Fn(&W, Range<usize>, &mut ColsMut<'_, T>, &mut S) + Sync,
+        f: impl Fn(&W, Range<usize>, Range<usize>, &mut ColsMut<'_, T>, &mut S) + Sync,
     ) {
         let outputs = &*outputs;
-        let pieces = outputs.iter().map(|o| o.pieces).sum();
+        let pieces = outputs.iter().map(Columns::all_pieces).sum();
         self.with_rooms(rooms, pieces, Order::Shares, |mut piece, room| {
             for output in outputs {
-                if piece < output.pieces {
-                    let cols = output.cols(piece);
-                    if !cols.is_empty() {
-                        // SAFETY: the columns of a piece end where those of the next one begin, so pieces are disjoint,
-                        // and each is handed to one call. The views are made from an exclusive borrow, which outlives
-                        // this.
-                        let mut view = unsafe { output.out.part(cols.clone()) };
-                        f(&output.what, cols, &mut view, room);
+                if piece < output.all_pieces() {
+                    let (rows, cols) = (output.rows(piece / output.pieces), output.cols(piece % output.pieces));
+                    if !rows.is_empty() && !cols.is_empty() {
+                        // SAFETY: the columns of a piece end where those of the next one of its rows begin, and these rows where
+                        // the next ones begin, so pieces are disjoint, and each is handed to one call. The views are made from
+                        // an exclusive borrow, which outlives this.
+                        let mut view = unsafe { output.out.part(rows.clone(), cols.clone()) };
+                        f(&output.what, rows, cols, &mut view, room);
                     }
                     return;
                 }
-                piece -= output.pieces;
+                piece -= output.all_pieces();
             }
         });
     }
 }
 
-/// An output whose columns the pieces of a phase compute, for [`Team::run_columns`].
+/// An output that the pieces of a phase compute, each some columns of all rows or of a block of them, for
+/// [`Team::run_columns`].
 #[derive(Debug)]
 pub struct Columns<'a, W, T> {
     what: W,
     out: ColsMut<'a, T>,
     panel: usize,
+    /// Pieces of the columns.
     pieces: usize,
+    /// Rows of a block.
+    block: usize,
 }
 
 impl<'a, W, T> Columns<'a, W, T> {
     /// All columns of `out`, in `pieces` of nearly equal size, which begin at multiples of `panel`; `what` is passed to
     /// the function that computes them.
     pub fn new(what: W, out: ColsMut<'a, T>, panel: usize, pieces: usize) -> Self {
-        Self { what, out, panel: panel.max(1), pieces }
+        Self { what, block: out.n().max(1), out, panel: panel.max(1), pieces: pieces.max(1) }
+    }
+
+    /// The same in blocks of `rows` rows, the last one of the rest: the columns of each are divided into pieces.
+    pub fn in_blocks(self, rows: usize) -> Self {
+        Self { block: rows.clamp(1, self.block), ..self }
+    }
+
+    /// Pieces of all blocks.
+    fn all_pieces(&self) -> usize {
+        self.out.n().div_ceil(self.block) * self.pieces
+    }
+
+    /// The rows of block `block`.
+    fn rows(&self, block: usize) -> Range<usize> {
+        let start = block * self.block;
+        start..self.out.n().min(start + self.block)
     }
 
     /// The columns of piece `piece` in `out`.
@@ -309,6 +329,49 @@ pub fn pieces(threads: usize, rows: usize, least_rows: usize, work: usize) -> us
     let of_work = work / LEAST_WORK.saturating_mul(threads);
     let of_rows = rows / least_rows.max(1).saturating_mul(threads);
     threads.saturating_mul(of_work.min(of_rows).clamp(1, MOST_PIECES))
+}
+
+/// The sizes of a call of a kernel: `Kernel::block_tokens`, `Kernel::block_rows` and `Kernel::least_rows`.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// The most tokens.
+    pub tokens: usize,
+    /// The most rows.
+    pub rows: usize,
+    /// Rows that it should have at least.
+    pub least_rows: usize,
+}
+
+/// How `threads` threads share a product of `n` tokens with `[rows, cols]` weights: the tokens of a block, and the number of
+/// pieces of the rows for each block. [`pieces`] if a call takes all tokens; otherwise as few as make two pieces for each thread, so
+/// that each has many rows. Small matrices take more tokens at a time, but never more outputs than the largest call.
+///
+/// ```
+/// use ternary_kernels::team::{Call, tokens_and_pieces};
+/// let call = Call { tokens: 32, rows: 2560, least_rows: 640 };
+/// let of = |threads, n, rows| tokens_and_pieces(threads, n, (rows, 2560), &call);
+/// assert_eq!([32, 64, 96, 128, 512].map(|n| of(2, n, 2560)), [(32, 4), (32, 2), (32, 2), (32, 1), (32, 1)]);
+/// assert_eq!([32, 128].map(|n| of(8, n, 2560)), [(32, 8), (32, 4)]);
+/// assert_eq!(of(2, 512, 64), (96, 1));
+/// assert_eq!(of(1, 128, 2560), (32, 1));
+/// assert_eq!(tokens_and_pieces(2, 128, (2560, 2560), &Call { tokens: usize::MAX, ..call }).1, 4);
+/// ```
+pub fn tokens_and_pieces(threads: usize, n: usize, (rows, cols): (usize, usize), call: &Call) -> (usize, usize) {
+    /// Multiply-accumulates beside which the beginning of a call hardly counts.
+    const WORK: usize = 16 << 20;
+    let work = |tokens: usize| rows.saturating_mul(cols).saturating_mul(tokens);
+    let times = (WORK / work(call.tokens).max(1)).min(call.rows / rows.max(1)).max(1);
+    let tokens = call.tokens.saturating_mul(times).max(1);
+    let blocks = n.div_ceil(tokens);
+    if threads <= 1 || blocks <= 1 {
+        return (tokens, pieces(threads, rows, call.least_rows, work(n)));
+    }
+    let even = |&of_rows: &usize| {
+        let all = blocks.saturating_mul(of_rows);
+        all >= 2 * threads && (all.is_multiple_of(threads) || all >= 8 * threads)
+    };
+    let most = (rows / call.least_rows.max(1)).clamp(1, MOST_PIECES);
+    (tokens, (1..=most).find(even).unwrap_or(most).max(threads.div_ceil(blocks)))
 }
 
 impl Drop for Team {

@@ -19,7 +19,7 @@
 //!
 //! # Order
 //! ```text
-//! for each block of BLOCK_PANELS panels, for each tile of tokens:
+//! for each block of panels, for each tile of tokens:
 //!     for each step of STEP_CHUNKS chunks:
 //!         transpose the activations: a column of all tokens side by side
 //!         widen the 16-bit sums first if this step could overflow them
@@ -27,8 +27,8 @@
 //!         for each row: 16 lookups, added to the row's 16-bit sums
 //!     widen
 //! ```
-//! The tables, 83 KB, and the sums, 64 KB, stay in the level-2 cache; every row keeps its sums in registers for 16
-//! lookups.
+//! The tables, 83 KB, and the sums, up to 160 KB, stay in the level-2 cache; every row keeps its sums in registers for 16
+//! lookups. Tables are made again for each block of panels, so a block has as many as that cache holds the sums of.
 //!
 //! # Exactness
 //! No sum of a token exceeds the sum of the magnitudes of its activations. That sum is counted, and 16-bit sums are
@@ -40,6 +40,7 @@ use std::ops::Range;
 
 use crate::PackedRows;
 use crate::i2s::{Activations, Acts, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, even_parts};
+use crate::machine::second_level_cache;
 use crate::panel_kernel::Layout;
 
 mod lanes;
@@ -70,8 +71,10 @@ pub(crate) const STEP_CHUNKS: usize = 4;
 pub(crate) const TABLES: usize = STEP_CHUNKS * 4;
 /// Columns of a step.
 pub(crate) const STEP_COLS: usize = STEP_CHUNKS * CHUNK_COLS;
-/// Panels whose 16-bit sums are kept at a time: 64 KB.
-pub(crate) const BLOCK_PANELS: usize = 64;
+/// The largest number of panels whose 16-bit sums are kept at a time, 160 KB; [`block_rows`] are the rows that are.
+pub(crate) const BLOCK_PANELS: usize = 160;
+/// Panels of a block where the second-level cache is small.
+const LEAST_PANELS: usize = 32;
 
 // A step fits the 16-bit sums for any activations.
 const _: () = assert!(STEP_COLS * 127 <= i16::MAX as usize);
@@ -95,14 +98,27 @@ pub(crate) fn tokens_of(rows: usize, n: usize, last_from: usize) -> usize {
 }
 
 /// [`Kernel::least_rows`](crate::Kernel::least_rows) of a kernel that, if it uses tables (`last_from` is given),
-/// computes them in each call for its rows. Pieces of this many rows or slightly more are one block of an engine,
-/// [`crate::row_block`].
+/// computes them in each call for its rows.
 pub(crate) fn least_rows(last_from: Option<usize>, n: usize) -> usize {
     match (n, last_from) {
         (1, _) => 32,
-        (n, Some(last_from)) if tokens_of(ROWS_FROM, n, last_from) > 0 => 400,
+        (n, Some(last_from)) if tokens_of(ROWS_FROM, n, last_from) > 0 => 640,
         (_, _) => 128,
     }
+}
+
+/// [`Kernel::block_rows`](crate::Kernel::block_rows) of a kernel that uses tables: so many that making the tables hardly counts, and
+/// fewer where the tables of a step and the sums would not fit half of the second-level cache. `panels` are [`StepWeights::PANELS`].
+pub(crate) fn block_rows(panels: usize) -> usize {
+    rows_beside_tables(TOKENS * size_of::<i16>(), panels)
+}
+
+/// Rows whose sums of `row_bytes` each fit half of the second-level cache together with the tables of a step, at most `panels`
+/// panels of them.
+pub(crate) fn rows_beside_tables(row_bytes: usize, panels: usize) -> usize {
+    const TABLE_BYTES: usize = TABLES * ENTRIES * TOKENS * size_of::<i16>();
+    let fit = (second_level_cache() / 2).saturating_sub(TABLE_BYTES) / row_bytes;
+    (fit / PANEL_ROWS).clamp(LEAST_PANELS, panels) * PANEL_ROWS
 }
 
 /// The product of the first [`tokens_of`] tokens by `tables`, which is [`product`] compiled for the instruction set,
@@ -133,7 +149,10 @@ pub(crate) fn split<L: Layout>(
 
 /// Where the weights of a step come from.
 pub(crate) trait StepWeights {
-    /// Makes ready those of `panels`, at most [`BLOCK_PANELS`], for the step that begins at chunk `start`. Steps of the same panels
+    /// The largest number of panels that are made ready at a time.
+    const PANELS: usize;
+
+    /// Makes ready those of `panels`, at most [`StepWeights::PANELS`], for the step that begins at chunk `start`. Steps of the same panels
     /// follow each other from chunk 0 on.
     fn prepare(&mut self, panels: &Range<usize>, start: usize);
     /// The [`STEP_CHUNKS`] chunks of panel `p` from `start` on.
@@ -144,6 +163,8 @@ pub(crate) trait StepWeights {
 pub(crate) struct InPlace<'a>(pub(crate) &'a Product<'a>);
 
 impl StepWeights for InPlace<'_> {
+    const PANELS: usize = BLOCK_PANELS;
+
     fn prepare(&mut self, _panels: &Range<usize>, _start: usize) {}
     fn step(&self, p: usize, start: usize) -> &[Chunk] {
         &self.0.panel(p)[start..start + STEP_CHUNKS]
@@ -152,17 +173,17 @@ impl StepWeights for InPlace<'_> {
 
 /// `acc[t * rows + r]` for all tokens of the product; `P` registers of `s` are [`TOKENS`] lanes.
 #[inline(always)]
-pub(crate) fn product<S: TokenLanes, const P: usize>(
+pub(crate) fn product<S: TokenLanes, const P: usize, W: StepWeights>(
     s: S,
     product: &Product<'_>,
-    weights: &mut impl StepWeights,
+    weights: &mut W,
     acc: &mut [i32],
 ) {
-    const { assert!(P * S::LANES == TOKENS) };
+    const { assert!(P * S::LANES == TOKENS && LEAST_PANELS <= W::PANELS && W::PANELS <= BLOCK_PANELS) };
     let mut tables = Lines([[[S::ZERO; P]; ENTRIES]; TABLES]);
     let mut sums = Lines([[[S::ZERO; P]; PANEL_ROWS]; BLOCK_PANELS]);
     let mut columns = Lines([[0; TOKENS]; STEP_COLS]);
-    for panels in even_parts(0..product.panel_count(), BLOCK_PANELS) {
+    for panels in even_parts(0..product.panel_count(), block_rows(W::PANELS) / PANEL_ROWS) {
         for first in (0..product.tokens()).step_by(TOKENS) {
             let tokens = first..product.tokens().min(first + TOKENS);
             // Magnitudes of the activations in the 16-bit sums; whether there are such sums; whether they are the

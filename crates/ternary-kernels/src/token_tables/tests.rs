@@ -33,14 +33,16 @@ fn tiles_take_whole_tiles_and_last_ones_that_are_nearly_full() {
     assert_eq!([0, 1, 19, 20, 31, 32].map(tokens), [0, 0, 0, 20, 31, 32]);
     assert_eq!([33, 51, 52, 64, 83, 84].map(tokens), [32, 32, 52, 64, 64, 84]);
     assert_eq!(tokens_of(ROWS_FROM - 1, 64, 20), 0);
-    assert_eq!([1, 2, 7, 8, 64].map(|n| least_rows(Some(Portable::LAST_FROM), n)), [32, 128, 128, 400, 400]);
+    assert_eq!([1, 2, 7, 8, 64].map(|n| least_rows(Some(Portable::LAST_FROM), n)), [32, 128, 128, 640, 640]);
 }
 
 #[test]
 fn sizes_around_every_block() {
     let mut next = numbers_below(1);
     for kernel in kernels() {
-        for (rows, cols) in [(ROWS_FROM, 1), (161, 63), (175, 64), (176, 65), (177, 300), (1025, 130), (1040, 64)] {
+        for (rows, cols) in
+            [(ROWS_FROM, 1), (161, 63), (175, 64), (176, 65), (177, 300), (1025, 130), (1040, 64), (2577, 65)]
+        {
             for n in [7, 8, 19, 20, 24, 25, 31, 32, 33, 51, 52, 64, 65, 85] {
                 // Sizes alternate, as the oracle is slow.
                 if rows < 1000 && (n + cols) % 2 == 0 || rows > 1000 && n != 33 {

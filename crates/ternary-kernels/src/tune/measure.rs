@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use measure::{Samples, Turns};
 
 use super::{Dropped, Group, Measurement, Phase, Shape, TuneOptions};
-use crate::team::pieces;
-use crate::{AlignedBuf, Int4Batch, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix, row_block};
+use crate::team::{Call, tokens_and_pieces};
+use crate::{AlignedBuf, Int4Batch, Int8Batch, Kernel, KernelError, Packed, Scales, Team, TernaryMatrix};
 
 /// Rounds that are always measured, and rounds after which more change nothing.
 const ROUNDS: (usize, usize) = (3, 25);
@@ -77,7 +77,7 @@ pub(super) fn run(
     };
     let shapes = distinct(groups);
     let tokens = options.prefill_tokens.max(1);
-    let block = kernels.iter().map(|k| row_block(k.panel_rows())).max().unwrap_or(0);
+    let block = kernels.iter().map(|k| k.block_rows()).max().unwrap_or(0);
     let mut bench = Bench {
         team: Team::new(options.threads)?,
         inputs: shapes
@@ -327,19 +327,20 @@ fn product(
         Input::Int8(x) => x.view().n(),
         Input::Int4(x) => x.view().n(),
     };
-    let work = packed.rows().saturating_mul(packed.cols()).saturating_mul(n);
-    let pieces = pieces(team.threads(), packed.rows(), kernel.least_rows(n), work);
+    let call = Call { tokens: kernel.block_tokens(), rows: kernel.block_rows(), least_rows: kernel.least_rows(n) };
+    let (tokens, pieces) = tokens_and_pieces(team.threads(), n, (packed.rows(), packed.cols()), &call);
     let began = Instant::now();
-    team.run_pieces(rooms, pieces, |piece, (acc, widened)| {
-        for block in packed.blocks(packed.split(piece, pieces)) {
-            let len = block.len();
+    team.run_pieces(rooms, n.div_ceil(tokens) * pieces, |piece, (acc, widened)| {
+        let first = piece / pieces * tokens;
+        let tokens = first..n.min(first + tokens);
+        for block in packed.blocks(packed.split(piece % pieces, pieces), kernel.block_rows()) {
+            let acc = &mut acc[..tokens.len() * block.len()];
             let rows = packed.rows_of(bytes, block).expect("blocks begin and end at panels");
-            let acc = &mut acc[..n * len];
             match x {
-                Input::Int8(x) if n == 1 => kernel.gemv(&rows, &x.view().row(0), acc),
-                Input::Int8(x) => kernel.gemm(&rows, &x.view(), acc),
-                Input::Int4(x) if n == 1 => kernel.gemv_a4(&rows, &x.view().row(0), widened, acc),
-                Input::Int4(x) => kernel.gemm_a4(&rows, &x.view(), widened, acc),
+                Input::Int8(x) if tokens.len() == 1 => kernel.gemv(&rows, &x.view().row(first), acc),
+                Input::Int8(x) => kernel.gemm(&rows, &x.view().rows(tokens.clone()), acc),
+                Input::Int4(x) if tokens.len() == 1 => kernel.gemv_a4(&rows, &x.view().row(first), widened, acc),
+                Input::Int4(x) => kernel.gemm_a4(&rows, &x.view().rows(tokens.clone()), widened, acc),
             }
         }
     });

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 use ternary_kernels::ops::Ops;
-use ternary_kernels::team::Columns;
 use ternary_kernels::{AlignedBuf, ColsMut};
 
 use super::branch::Branch;
@@ -30,7 +29,7 @@ pub(in crate::engine) struct FeedForwardScratch {
     threads: Vec<GateAndUp>,
 }
 
-/// Outputs of one thread for one block of output rows, `[rows, row_block]` each.
+/// Outputs of one thread for one call of a kernel each.
 #[derive(Debug)]
 struct GateAndUp {
     gate: AlignedBuf<f32>,
@@ -44,12 +43,12 @@ impl FeedForwardScratch {
         Self { activated: AlignedBuf::zeroed(0), threads: (0..threads).map(|_| empty()).collect() }
     }
 
-    /// Makes room for `rows` tokens, in blocks of `row_block` output rows.
-    pub(in crate::engine) fn reserve(&mut self, config: &ModelConfig, rows: usize, row_block: usize) {
+    /// Makes room for `rows` tokens, and for `call` outputs of one call of a kernel.
+    pub(in crate::engine) fn reserve(&mut self, config: &ModelConfig, rows: usize, call: usize) {
         self.activated = AlignedBuf::zeroed(rows * config.intermediate_size);
         for GateAndUp { gate, up } in &mut self.threads {
-            *gate = AlignedBuf::zeroed(rows * row_block);
-            *up = AlignedBuf::zeroed(rows * row_block);
+            *gate = AlignedBuf::zeroed(call);
+            *up = AlignedBuf::zeroed(call);
         }
     }
 
@@ -91,32 +90,31 @@ impl FeedForward {
         let activated = ColsMut::new(&mut activated[..rows * width], rows, width);
         let ProjectionScratch { inputs, products, .. } = &mut *context.projections;
         let inputs = [input(inputs, 0), input(inputs, 1)];
-        // As many as for one of the two: a piece is twice the work.
-        let pieces = self.gate.pieces(team.threads(), rows);
-        let mut outputs = [Columns::new((), activated, self.gate.panel_rows(), pieces)];
+        // As many pieces as for one of the two: a piece is twice the work.
+        let mut outputs = [self.gate.share(team.threads(), (), activated)];
         let mut threads: SmallVec<[_; INLINE_PARTS]> = products.iter_mut().zip(threads).collect();
-        team.run_columns(&mut outputs, &mut threads, |(), columns, out, scratch| {
-            self.activate(ops, config.hidden_act, columns, inputs, scratch, out);
+        team.run_columns(&mut outputs, &mut threads, |(), tokens, columns, out, scratch| {
+            self.activate(ops, config.hidden_act, (tokens, columns), inputs, scratch, out);
         });
     }
 
-    /// `act(gate) * up` for some columns.
+    /// `act(gate) * up` for some tokens and columns.
     fn activate(
         &self,
         ops: Ops,
         act: Activation,
-        columns: Range<usize>,
+        (tokens, columns): (Range<usize>, Range<usize>),
         [gate_input, up_input]: [&Quantized; 2],
         (product, scratch): &mut (&mut ProductScratch, &mut GateAndUp),
         out: &mut ColsMut<'_, f32>,
     ) {
-        let (rows, first) = (gate_input.n(), columns.start);
+        let (rows, first) = (tokens.len(), columns.start);
         for block in self.gate.blocks(columns) {
             let len = block.len();
             let mut gate = ColsMut::new(&mut scratch.gate[..rows * len], rows, len);
             let mut up = ColsMut::new(&mut scratch.up[..rows * len], rows, len);
-            self.gate.forward::<false>(ops, block.clone(), gate_input, product, &mut gate);
-            self.up.forward::<false>(ops, block.clone(), up_input, product, &mut up);
+            self.gate.forward::<false>(ops, (tokens.clone(), block.clone()), gate_input, product, &mut gate);
+            self.up.forward::<false>(ops, (tokens.clone(), block.clone()), up_input, product, &mut up);
             for row in 0..rows {
                 let out = &mut out.row_mut(row)[block.start - first..block.end - first];
                 match act {

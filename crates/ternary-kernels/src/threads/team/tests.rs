@@ -319,18 +319,25 @@ fn pieces_in_line_may_wait_for_those_before() {
 fn columns_are_covered_once() {
     for threads in [1, 2, 3, 8] {
         let team = team(threads);
-        for (n, widths, panel, pieces) in
-            [(3, [20, 7, 0], 4, 6), (1, [1, 1, 1], 16, 3), (2, [64, 5, 33], 1, 40), (4, [9, 9, 9], 2, 1)]
-        {
+        for (n, widths, panel, pieces, block) in [
+            (3, [20, 7, 0], 4, 6, 3),
+            (3, [20, 7, 0], 4, 6, 2),
+            (1, [1, 1, 1], 16, 3, usize::MAX),
+            (2, [64, 5, 33], 1, 40, 1),
+            (4, [9, 9, 9], 2, 1, 4),
+            (7, [9, 30, 9], 2, 2, 3),
+            (0, [9, 9, 9], 2, 2, 3),
+        ] {
             let mut data = widths.map(|w| vec![0usize; n * w]);
             let mut outputs: Vec<_> = (0..3)
                 .zip(&mut data)
-                .map(|(i, d)| Columns::new(i, ColsMut::new(d, n, widths[i]), panel, pieces))
+                .map(|(i, d)| Columns::new(i, ColsMut::new(d, n, widths[i]), panel, pieces).in_blocks(block))
                 .collect();
-            team.run_columns(&mut outputs, &mut vec![(); threads], |&i, cols, view, ()| {
+            team.run_columns(&mut outputs, &mut vec![(); threads], |&i, rows, cols, view, ()| {
                 assert!(cols.start.is_multiple_of(panel) && view.width() == cols.len());
-                for t in 0..n {
-                    for (c, v) in cols.clone().zip(view.row_mut(t)) {
+                assert!(rows.start.is_multiple_of(block) && rows.len() <= block && view.n() == rows.len());
+                for (r, t) in rows.enumerate() {
+                    for (c, v) in cols.clone().zip(view.row_mut(r)) {
                         *v += i * 10_000 + t * 100 + c + 1;
                     }
                 }

@@ -48,7 +48,7 @@ pub(super) fn run(
                 );
                 let mut outputs = [Columns::new((), ColsMut::new(logits, n, vocab), DEQUANT_ROWS, pieces)];
                 // They are not used, but there is one for each thread.
-                team.run_columns(&mut outputs, threads, |(), vocab, out, _| head_rows(ops, head, x, vocab, out));
+                team.run_columns(&mut outputs, threads, |(), _, vocab, out, _| head_rows(ops, head, x, vocab, out));
             }
             EngineTable::Ternary { packed, kernel, .. } => {
                 if let Some((input, form)) = &mut quantized {
@@ -79,10 +79,10 @@ fn ternary(
         team::pieces(team.threads(), vocab, kernel.least_rows(n), n.saturating_mul(vocab).saturating_mul(hidden));
     let mut outputs = [Columns::new((), ColsMut::new(logits, n, vocab), packed.panel_rows(), pieces)];
     let input = &*input;
-    team.run_columns(&mut outputs, threads, |(), rows, out, scratch| {
-        for block in packed.blocks(rows.clone()) {
+    team.run_columns(&mut outputs, threads, |(), tokens, rows, out, scratch| {
+        for block in packed.blocks(rows.clone(), kernel.block_rows()) {
             let y: &mut [f32] = bytemuck::cast_slice_mut(&mut scratch.acc[..n * block.len()]);
-            input.group_product(kernel, packed, block.clone(), y);
+            input.group_product(tokens.clone(), kernel, packed, block.clone(), y);
             for (t, y) in y.chunks_exact(block.len()).enumerate() {
                 out.row_mut(t)[block.start - rows.start..block.end - rows.start].copy_from_slice(y);
             }
