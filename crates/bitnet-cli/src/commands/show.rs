@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bitnet::{
-    ChosenBy, InputForms, Isa, KvType, LayerKernel, LoadError, LoadedModel, MemoryEstimate, ModelConfig, Projection, UseTuning,
+    ChosenBy, InputForms, Isa, KvType, LayerKernel, LoadError, LoadedModel, MemoryEstimate, ModelConfig, Projection,
+    UseTuning,
 };
 use clap::Args;
 use loader::files::{self, Kind};
