@@ -140,7 +140,7 @@ pub(crate) fn set_shortcut(app: &AppHandle, keys: &str) -> Result<(), Failure> {
     };
     let register = |keys: &str| all.on_shortcut(keys, move |app, _, event| toggle(app, event.state));
     register(keys).map_err(|error| {
-        // Those of before work on.
+        // The keys of before work again.
         if before != keys {
             let _ = register(&before);
         }

@@ -167,7 +167,7 @@ impl Worker {
                 }
             }));
             if turn.is_err() {
-                // What it was doing is in an unknown state; the model is not.
+                // Its sessions are in an unknown state; the model is not.
                 self.drop_sessions(&Failure::internal("the engine failed; its sessions are gone"));
             }
         }
