@@ -47,7 +47,7 @@ pub(crate) fn package(steps: &mut Steps) -> Result<(), XtaskError> {
     page(steps)?;
     let target = root().join(TARGET).display().to_string();
     steps.run("desktop: packages", || {
-        script(FOLDER, &["tauri", "build", "--bundles", "deb"], &[("CARGO_TARGET_DIR", &target)])
+        script(FOLDER, &["tauri", "--", "build", "--bundles", "deb"], &[("CARGO_TARGET_DIR", &target)])
     })?;
     steps.run("desktop: tarball", || {
         let deb = found(&format!("{TARGET}/release/bundle/deb"), ".deb")?.display().to_string();
@@ -55,6 +55,7 @@ pub(crate) fn package(steps: &mut Steps) -> Result<(), XtaskError> {
         if Path::new(&unpacked).exists() {
             std::fs::remove_dir_all(&unpacked).map_err(XtaskError::io(&unpacked))?;
         }
+        std::fs::create_dir_all(&unpacked).map_err(XtaskError::io(&unpacked))?;
         run("dpkg-deb", &["--extract", &deb, &unpacked], &[])?;
         let file = deb.replace("/deb/", "/tar/").replace(".deb", ".tar.gz");
         let folder = format!("{TARGET}/release/bundle/tar");
