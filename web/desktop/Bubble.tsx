@@ -188,11 +188,12 @@ function Figure({ bridge, mood, open, news, onClick }: FigureProps): JSX.Element
       title={open ? t.hide : t.wake}
       aria-expanded={open}
       data-mood={mood}
-      onPointerDown={(event) => {
+      // Not events of pointers: the window manager takes the release of a drag, and the next press is none of a pointer then.
+      onMouseDown={(event) => {
         dragged.current = false;
         if (event.button === 0) from.current = { x: event.screenX, y: event.screenY };
       }}
-      onPointerMove={(event) => {
+      onMouseMove={(event) => {
         const start = from.current;
         if (!start || (event.buttons & 1) === 0) return;
         if (Math.hypot(event.screenX - start.x, event.screenY - start.y) < DRAG) return;
@@ -200,7 +201,7 @@ function Figure({ bridge, mood, open, news, onClick }: FigureProps): JSX.Element
         dragged.current = true;
         void bridge.call("drag");
       }}
-      onPointerUp={() => {
+      onMouseUp={() => {
         from.current = null;
       }}
       onClick={() => {

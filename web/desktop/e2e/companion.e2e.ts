@@ -311,7 +311,8 @@ describe("a companion", { timeout: 120_000 }, () => {
 
   it("keeps everything when it is quit", async () => {
     const text = await app.tell("Max found a key");
-    await app.run("void window.__TAURI_INTERNALS__.invoke('quit')");
+    // The driver may lose the program before it hears the answer.
+    await app.run("void window.__TAURI_INTERNALS__.invoke('quit')").catch(() => {});
     await app.over();
     expect(desktop.files().some((name) => name.endsWith(".state"))).toBe(true);
     app = await desktop.app();
