@@ -82,7 +82,7 @@ describe("a companion", { timeout: 120_000 }, () => {
     expect(told.length).toBeGreaterThan(START.length + 40);
     const seen = await app.run<[string, number][]>("return window.seen");
     const lengths = new Set(seen.map(([, length]) => length));
-    expect(lengths.size, "it came piece by piece").toBeGreaterThan(3);
+    expect(lengths.size, "it came piece by piece").toBeGreaterThan(2);
     expect(new Set(seen.map(([mood]) => mood))).toContain("speaking");
     desktop.picture("answer");
   });

@@ -96,6 +96,7 @@ export class Desktop {
       LANG: language === "ja" ? "ja_JP.UTF-8" : "en_US.UTF-8",
       // No graphics hardware here.
       LIBGL_ALWAYS_SOFTWARE: "1",
+      WEBKIT_DISABLE_DMABUF_RENDERER: "1",
       GTK_A11Y: "none",
       NO_AT_BRIDGE: "1",
       GTK_USE_PORTAL: "0",
