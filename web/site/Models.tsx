@@ -106,7 +106,7 @@ export function Models({ backend, controller }: Props): JSX.Element {
           }}
         />
       </label>
-      <p>{t.hint}</p>
+      <p class="note">{t.hint}</p>
       {backend.chosen.kind === "stored" && (
         <button
           type="button"

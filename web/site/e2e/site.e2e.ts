@@ -257,6 +257,11 @@ describe("the site", () => {
     await page.keyboard.press("Alt+Comma");
     await page.locator(".models").waitFor();
     expect(await accessibilityFindings(page)).toEqual([]);
+    const right = (element: Element) => element.getBoundingClientRect().right;
+    const panel = await page.getByRole("dialog").evaluate(right);
+    for (const name of ["select", "input"]) {
+      expect(await page.locator(`.models ${name}`).evaluate(right), name).toBeLessThan(panel);
+    }
     await page.screenshot({ path: `${PICTURES}/site-settings-${colorScheme}.png` });
     await page.context().close();
   });
