@@ -78,11 +78,11 @@ fn write(path: &str, texts: usize, seed: u64, longest: usize, questions: usize) 
         let things = choose(&mut random, FACTS, THINGS.len());
         let mut story = facts(&people, &things);
         let mut order = Vec::new();
-        for question in 0..questions {
-            if question % FACTS == 0 {
+        for number in 0..questions {
+            if number % FACTS == 0 {
                 order = choose(&mut random, FACTS, FACTS);
             }
-            let asked = order[question % FACTS];
+            let asked = order[number % FACTS];
             let share = random.below(1 << 20) as f64 / f64::from(1 << 20);
             let distance = (longest as f64).powf(share) as usize;
             let begin = story.len();
