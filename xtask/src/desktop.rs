@@ -106,9 +106,8 @@ pub(crate) fn test(steps: &mut Steps) -> Result<(), XtaskError> {
             let remedy = "install it with `cargo install cargo-deny --locked`";
             return skip_or_fail(XtaskError::Missing { what: "cargo-deny".into(), remedy });
         }
-        let config = "apps/desktop/deny.toml";
-        let args = ["deny", "--manifest-path", CRATE, "check", "--config", config, "licenses", "bans", "sources"];
-        cargo(&args, &[]).map(|()| Outcome::Done)
+        // It reads the `deny.toml` next to the manifest.
+        cargo(&["deny", "--manifest-path", CRATE, "check", "licenses", "bans", "sources"], &[]).map(|()| Outcome::Done)
     })?;
     steps.try_run("desktop: in a window", || {
         for (program, args) in [
