@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(plan.reads[0], plan.weights + table);
         assert_eq!(file_bytes(&config), plan.weights + plan.tables);
         let embedding = Spec::bitnet_embedding_0_6b().config;
-        let plan = Estimate::at(&embedding, 512);
+        let plan = MemoryEstimate::at(&embedding, KvType::F16, 512);
         assert_eq!((plan.tables, plan.plane, plan.reads[0]), (151_669 * 1024 * 2, 0, plan.weights));
     }
 
