@@ -194,7 +194,7 @@ fn vectors_are_pooled_hidden_states() {
     assert!(cosine(&words[0], &words[1]) > cosine(&words[0], &words[2]));
 }
 
-/// Whatever ends a text within a character, the text has whole characters, and the bytes of the divided one are told.
+/// Any end of a text within a character: the text has whole characters, and the bytes of the divided one are told.
 #[test]
 fn a_text_that_is_cut_within_a_character_ends_before_it() {
     const SEED: u64 = 1;

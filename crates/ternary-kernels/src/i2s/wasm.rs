@@ -6,6 +6,7 @@ use super::lanes128::{self, Lanes128};
 use super::{Acts, Chunk, PANEL_ROWS, Product, Tile};
 use crate::isa::Simd128;
 use crate::simd;
+use crate::simd::sums::{self, Sums};
 
 impl Lanes128 for Simd128 {
     type B = v128;
@@ -108,23 +109,23 @@ impl Lanes128 for Simd128 {
 
     #[inline(always)]
     fn zero_p(self) -> Sums {
-        zero()
+        sums::zero()
     }
     #[inline(always)]
     fn zero_w(self) -> Sums {
-        zero()
+        sums::zero()
     }
     #[inline(always)]
     fn mul_add(self, sums: Sums, codes: v128, x: v128) -> Sums {
-        mul_add(sums, codes, x)
+        sums::mul_add(sums, codes, x)
     }
     #[inline(always)]
     fn widen(self, wide: Sums, narrow: Sums) -> Sums {
-        widen(wide, narrow)
+        sums::widen(wide, narrow)
     }
     #[inline(always)]
     fn rows(self, wide: Sums) -> [i32; 4] {
-        let sums = rows(wide);
+        let sums = sums::rows(wide);
         [
             i32x4_extract_lane::<0>(sums),
             i32x4_extract_lane::<1>(sums),
@@ -135,59 +136,3 @@ impl Lanes128 for Simd128 {
 }
 
 lanes128::backend!(Simd128);
-
-#[cfg(not(target_feature = "relaxed-simd"))]
-use plain::*;
-#[cfg(target_feature = "relaxed-simd")]
-use relaxed::*;
-
-/// Products of bytes are 16 bits wide, and those of four rows take two registers.
-#[cfg(not(target_feature = "relaxed-simd"))]
-mod plain {
-    use std::arch::wasm32::*;
-
-    pub(super) type Sums = [v128; 2];
-
-    #[inline(always)]
-    pub(super) fn zero() -> Sums {
-        [i32x4_splat(0); 2]
-    }
-    #[inline(always)]
-    pub(super) fn mul_add(sums: Sums, codes: v128, x: v128) -> Sums {
-        [i16x8_add(sums[0], i16x8_extmul_low_i8x16(codes, x)), i16x8_add(sums[1], i16x8_extmul_high_i8x16(codes, x))]
-    }
-    #[inline(always)]
-    pub(super) fn widen([a, b]: Sums, narrow: Sums) -> Sums {
-        [i32x4_add(a, i32x4_extadd_pairwise_i16x8(narrow[0])), i32x4_add(b, i32x4_extadd_pairwise_i16x8(narrow[1]))]
-    }
-    #[inline(always)]
-    pub(super) fn rows([a, b]: Sums) -> v128 {
-        i32x4_add(i32x4_shuffle::<0, 2, 4, 6>(a, b), i32x4_shuffle::<1, 3, 5, 7>(a, b))
-    }
-}
-
-/// Two products are added by one instruction, whose result hosts agree on where the codes are below 128 and the sum
-/// fits 16 bits: both hold here.
-#[cfg(target_feature = "relaxed-simd")]
-mod relaxed {
-    use std::arch::wasm32::*;
-
-    pub(super) type Sums = v128;
-
-    #[inline(always)]
-    pub(super) fn zero() -> Sums {
-        i32x4_splat(0)
-    }
-    #[inline(always)]
-    pub(super) fn mul_add(sums: Sums, codes: v128, x: v128) -> Sums {
-        i16x8_add(sums, i16x8_relaxed_dot_i8x16_i7x16(x, codes))
-    }
-    #[inline(always)]
-    pub(super) fn widen(wide: Sums, narrow: Sums) -> Sums {
-        i32x4_add(wide, i32x4_extadd_pairwise_i16x8(narrow))
-    }
-    #[inline(always)]
-    pub(super) fn rows(wide: Sums) -> v128 {
-        wide
-    }
-}

@@ -12,6 +12,8 @@ use std::arch::x86_64::*;
 
 #[cfg(target_arch = "x86_64")]
 mod prefetch;
+#[cfg(target_arch = "wasm32")]
+pub(crate) mod sums;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use prefetch::{prefetch, prefetch_next_page, prefetch_page_ahead};
 

@@ -1,7 +1,7 @@
 //! Integer sums of the rows of a panel for WebAssembly SIMD: a unit is four registers of four rows each, three times, as for
 //! SSE4.1.
 //!
-//! The products are those of [`crate::i2s::lanes128`]: a lane of 16 bits takes one product of a code and a digit, at most
+//! The products are those of [`sums`]: a lane of 16 bits takes one product of a code and a digit, at most
 //! `63 * 128`, or with relaxed instructions two, so that four words of digits are added in 16 bits, or two.
 
 use std::arch::wasm32::*;
@@ -9,55 +9,60 @@ use std::arch::wasm32::*;
 use super::dot::Sums;
 use super::input::Digits;
 use super::{CoarseBatch, Unit};
-use crate::i2s::lanes128::Lanes128;
 use crate::isa::Simd128;
 use crate::simd;
-
-type Wide = <Simd128 as Lanes128>::W;
+use crate::simd::sums;
 
 /// Words of digits between two flushes of the 16-bit sums.
-const FLUSH: usize = 4 / <Simd128 as Lanes128>::COLUMNS;
+const FLUSH: usize = if cfg!(target_feature = "relaxed-simd") { 2 } else { 4 };
 const _: () = assert!(4 * 63 * 128 <= i16::MAX as usize);
 
 /// Sets the sums of `panel` for every row of `x`.
-pub(super) fn dots(cpu: Simd128, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]) {
+pub(super) fn dots(_: Simd128, panel: &[Unit], x: &CoarseBatch, out: &mut [Sums]) {
     for (t, out) in out.iter_mut().enumerate() {
         // Two registers of rows at a time leave registers for their sums.
-        rows::<0>(cpu, panel, x.digits(t), out);
-        rows::<2>(cpu, panel, x.digits(t), out);
+        rows::<0>(panel, x.digits(t), out);
+        rows::<2>(panel, x.digits(t), out);
     }
 }
 
 /// Sets the sums of rows `4 * FIRST..4 * FIRST + 8`.
 #[inline(always)]
-fn rows<const FIRST: usize>(cpu: Simd128, panel: &[Unit], x: &[Digits], out: &mut Sums) {
-    let mut sums = [[cpu.zero_w(); 2]; 2];
+fn rows<const FIRST: usize>(panel: &[Unit], x: &[Digits], out: &mut Sums) {
+    let mut wide = [[sums::zero(); 2]; 2];
     for (unit, digits) in panel.iter().zip(x) {
         let (words, _) = digits.as_chunks::<4>();
         for r in 0..2 {
             let codes = codes(unit, FIRST + r);
             for d in 0..2 {
-                sums[r][d] = add(cpu, sums[r][d], &codes, &words[4 * d..]);
+                wide[r][d] = add(wide[r][d], &codes, &words[4 * d..]);
             }
         }
     }
-    for (r, [high, low]) in sums.into_iter().enumerate() {
-        out.high.as_chunks_mut::<4>().0[FIRST + r] = cpu.rows(high);
-        out.low.as_chunks_mut::<4>().0[FIRST + r] = cpu.rows(low);
+    for (r, [high, low]) in wide.into_iter().enumerate() {
+        out.high.as_chunks_mut::<4>().0[FIRST + r] = lanes(sums::rows(high));
+        out.low.as_chunks_mut::<4>().0[FIRST + r] = lanes(sums::rows(low));
     }
 }
 
 /// Adds the products of four rows with the four words of a digit.
 #[inline(always)]
-fn add(cpu: Simd128, mut sums: Wide, codes: &[v128; 4], digit: &[[u8; 4]]) -> Wide {
+fn add(mut wide: sums::Sums, codes: &[v128; 4], digit: &[[u8; 4]]) -> sums::Sums {
     for j in (0..4).step_by(FLUSH) {
-        let mut narrow = cpu.zero_p();
+        let mut narrow = sums::zero();
         for i in j..j + FLUSH {
-            narrow = cpu.mul_add(narrow, codes[i], cpu.splat4(digit[i]));
+            narrow = sums::mul_add(narrow, codes[i], u32x4_splat(u32::from_le_bytes(digit[i])));
         }
-        sums = cpu.widen(sums, narrow);
+        wide = sums::widen(wide, narrow);
     }
-    sums
+    wide
+}
+
+#[inline(always)]
+fn lanes(v: v128) -> [i32; 4] {
+    let mut out = [0; 4];
+    simd::store(v, &mut out);
+    out
 }
 
 /// The codes of rows `4r..4r + 4` of a unit, four columns each.
