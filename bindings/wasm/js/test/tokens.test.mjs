@@ -75,7 +75,7 @@ test("a limit within a character ends the text before it", async () => {
     const { ids } = await engine.generateTokens(request, (event) => event.kind === "text" && (text += event.text));
     assert.deepEqual([[...ids], text], [expected.ids, expected.text]);
     assert.ok(!text.includes("\ufffd"), text);
-    divided += expected.incomplete.length > 0;
+    divided += expected.incomplete !== undefined;
     await engine.close(session);
   }
   assert.ok(divided > 0, "no text was cut within a character");

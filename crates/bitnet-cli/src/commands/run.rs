@@ -195,10 +195,9 @@ fn ends_open(printed: &str, prompt: &Option<String>, ui: &Ui) -> bool {
 fn finish(args: &RunArgs, output: &Output, model: &Model, seed: u64, open: bool, ui: &Ui) -> Result<(), CliError> {
     if args.json {
         let s = &output.stats;
-        return ui::print_json(&json!({
+        let mut answer = json!({
             "ids": output.ids,
             "text": output.text,
-            "incomplete": output.incomplete,
             "finish_reason": output.finish_reason.name(),
             "stats": {
                 "prompt_tokens": s.prompt_tokens,
@@ -217,7 +216,12 @@ fn finish(args: &RunArgs, output: &Output, model: &Model, seed: u64, open: bool,
                 "kernel": model.engine().kernel_name(),
                 "kv": model.kv_type().name(),
             },
-        }));
+        });
+        // Where the text was cut within a character.
+        if !output.incomplete.is_empty() {
+            answer["incomplete"] = json!(output.incomplete);
+        }
+        return ui::print_json(&answer);
     }
     if open {
         // The last line of a text is a line, also in a file.
