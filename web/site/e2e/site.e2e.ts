@@ -157,10 +157,10 @@ describe("the site", () => {
       const text = await tell(page, "吾輩は猫である。");
       const args = ["run", "-q", "-m", `${ROOT}models/tiny-ja-ttt.gguf`, "--json", "--seed", "1", "-n", String(tokens)];
       const native = execFileSync(program, [...args, "-p", "吾輩は猫である。"], { encoding: "utf8" });
-      const said = JSON.parse(native) as { text: string; incomplete: number[] };
+      const said = JSON.parse(native) as { text: string; incomplete?: number[] };
       expect(text.replace(/\s+/g, " ").trim()).toBe(`吾輩は猫である。${said.text}`.replace(/\s+/g, " ").trim());
       expect(text).not.toContain("\ufffd");
-      if (said.incomplete.length > 0) divided += 1;
+      if (said.incomplete !== undefined) divided += 1;
     }
     expect(divided).toBeGreaterThan(0);
     expect(problems).toEqual([]);
