@@ -43,7 +43,7 @@ const HUGE_FROM: usize = 128 << 10;
 impl<T: Pod> AlignedBuf<T> {
     /// A buffer of `len` zeros. Memory comes zeroed from the allocator, so pages are touched on first use.
     pub fn zeroed(len: usize) -> Self {
-        const { assert!(align_of::<T>() <= LINE && LINE % size_of::<T>() == 0) };
+        const { assert!(align_of::<T>() <= LINE && LINE.is_multiple_of(size_of::<T>())) };
         let lines = (len * size_of::<T>()).div_ceil(LINE);
         let quarters: Vec<Quarter> = bytemuck::allocation::zeroed_vec(if lines > 0 { 4 * lines + 3 } else { 0 });
         let first = if lines > 0 { quarters.as_ptr().addr().wrapping_neg() % LINE / size_of::<Quarter>() } else { 0 };

@@ -412,7 +412,7 @@ fn weigh<S: Simd, const MERGE: bool>(
     let mut lane = lanes.start;
     macro_rules! rows {
         ($rows:literal) => {
-            while lane + $rows <= lanes.end {
+            while lanes.end - lane >= $rows {
                 let out = &mut out.values[(from + lane) * stride..][..$rows * stride];
                 let mut v = 0;
                 while v + 4 <= vectors {
