@@ -46,7 +46,6 @@ pub(super) fn options(fields: &mut Fields, app: &App, stream: bool) -> Result<Ge
         frequency_penalty: number(options.any_number("frequency_penalty")?),
         // -1 is chance.
         seed: options.seed("seed")?.filter(|seed| *seed != u64::MAX),
-        ..Default::default()
     };
     if let Err(error) = sampling.apply(app.model.default_sampling()).validate() {
         return Err(ApiError::field("options", error));
