@@ -34,6 +34,7 @@ pub(super) fn block_rows() -> usize {
 impl Backend {
     /// Lanes of a last tile, for activations of so many digits, from which it is faster than multiplying; `None` where
     /// tables are never faster.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub(super) fn last_from(self, digits: usize) -> Option<usize> {
         match self {
             Backend::Portable => Some(Portable::LAST_FROM),

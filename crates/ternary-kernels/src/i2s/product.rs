@@ -232,6 +232,7 @@ impl<'a> Tile<'a> {
 
     /// The product's results for the rows of `P` whole panels and token `n` of the tile, and the sum of the activations if the tile
     /// is to set them, `None` if it is to add to them; see [`Tile::store`]. `None` if the last panel is not whole.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(crate) fn results<'r, const P: usize>(
         &self,
