@@ -65,6 +65,11 @@ export function Models({ backend, controller }: Props): JSX.Element {
     await refresh();
   };
   const chosen = nameOf(backend.chosen) ?? "";
+  // The chosen file is named at once: the list comes from the worker, which may still be loading that very file.
+  const kept: { name: string; bytes?: number }[] =
+    backend.chosen.kind === "stored" && !stored.some(({ name }) => name === chosen)
+      ? [...stored, { name: chosen }]
+      : stored;
   return (
     <section class="models" aria-label={t.title}>
       <label>
@@ -78,11 +83,11 @@ export function Models({ backend, controller }: Props): JSX.Element {
               </option>
             ))}
           </optgroup>
-          {stored.length > 0 && (
+          {kept.length > 0 && (
             <optgroup label={t.stored}>
-              {stored.map(({ name, bytes }) => (
+              {kept.map(({ name, bytes }) => (
                 <option key={name} value={name}>
-                  {name} ({megabytes(bytes)} MB)
+                  {bytes === undefined ? name : `${name} (${megabytes(bytes)} MB)`}
                 </option>
               ))}
             </optgroup>

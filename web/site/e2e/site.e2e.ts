@@ -132,6 +132,7 @@ describe("the site", () => {
     await page.locator("article").first().waitFor();
     await page.keyboard.press("Alt+Comma");
     const stored = page.locator(".models select option");
+    await stored.filter({ hasText: "tiny-ja-ttt.gguf (" }).waitFor({ state: "attached" });
     expect(await stored.evaluateAll((all) => all.map((option) => (option as HTMLOptionElement).value))).not.toContain(
       "broken.gguf",
     );
