@@ -132,7 +132,6 @@ impl Linear {
     }
 
     /// Computes the outputs of `rows` for `tokens` of `x` into `out`, whose columns are these rows; with `ADD`, adds them.
-    /// what is there.
     pub(super) fn forward<const ADD: bool>(
         &self,
         ops: Ops,

@@ -6,7 +6,7 @@ use super::{BLOCK_GROUPS, BLOCK_PANELS, GROUP_CHUNKS, Group, groups_of};
 use crate::PackedRows;
 use crate::i2s::{self, Activations, Acts, BLOCK_CHUNKS, CHUNK_BYTES, Chunk, PANEL_ROWS, Tile, even_parts, with_acts};
 use crate::panel_kernel::Unpack;
-use crate::token_tables::{STEP_CHUNKS, StepWeights};
+use crate::token_tables::{STEP_CHUNKS, StepWeights, prefetch_panel};
 
 /// A product with base-3 weights, with all lengths checked.
 pub(crate) struct Product<'a> {
@@ -143,7 +143,9 @@ impl<B: Unpack> StepWeights for Unpacked<'_, '_, B> {
         self.first = panels.start;
         for (p, out) in panels.clone().zip(&mut self.chunks) {
             // Chunks behind the last group meet activations of 0, whatever is left there.
-            self.backend.unpack(&self.product.panel(p)[groups.clone()], &mut out[..groups.len() * GROUP_CHUNKS]);
+            let groups = &self.product.panel(p)[groups.clone()];
+            prefetch_panel(groups, self.product.per_panel);
+            self.backend.unpack(groups, &mut out[..groups.len() * GROUP_CHUNKS]);
         }
     }
     fn step(&self, p: usize, start: usize) -> &[Chunk] {

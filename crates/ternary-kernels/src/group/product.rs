@@ -7,7 +7,7 @@ use half::f16;
 use super::packed::{GroupPacked, Shape};
 use super::{CHUNKS_PER_QUAD, Chunk, PANEL_ROWS, QUAD_COLS, UNIT_GROUPS};
 use crate::i2s::{Acts, CHUNK_COLS, even_parts};
-use crate::token_tables::{self, TOKENS};
+use crate::token_tables::{self, TOKENS, prefetch_panel};
 use crate::{Int8GroupMatrix, Int8Matrix, Int16Matrix};
 
 /// The activations of all tokens of a tile, for as many columns as fit, are copied to a buffer of this many chunks, 32
@@ -269,6 +269,14 @@ impl<'a> Product<'a> {
     pub(super) fn quad(&self, p: usize, quad: usize) -> &'a [Chunk] {
         let line = self.shape.chunk_line(quad * CHUNKS_PER_QUAD);
         &self.panel(p)[line..line + CHUNKS_PER_QUAD]
+    }
+
+    /// Like [`Product::quad`], of panels in turn.
+    #[inline(always)]
+    pub(super) fn quad_in_turn(&self, p: usize, quad: usize) -> &'a [Chunk] {
+        let chunks = self.quad(p, quad);
+        prefetch_panel(chunks, self.shape.panel_lines());
+        chunks
     }
 
     /// The scales of the rows of panel `p` for a group.

@@ -132,7 +132,14 @@ fn tiles_of<S: TokenLanes + Simd, const P: usize, const V: usize>(s: S, product:
                 }
                 magnitudes.iter_mut().zip(step).for_each(|(m, s)| *m += s);
                 token_tables::make_tables(s, &columns, &mut tables.0);
-                token_tables::look_up(s, |p| product.quad(p, quad), panels.clone(), &tables.0, narrow, &mut sums.0);
+                token_tables::look_up(
+                    s,
+                    |p| product.quad_in_turn(p, quad),
+                    panels.clone(),
+                    &tables.0,
+                    narrow,
+                    &mut sums.0,
+                );
                 narrow = true;
                 if (quad + 1).is_multiple_of(group_quads) || quad + 1 == quads {
                     let at = Place { group, more, end: true };

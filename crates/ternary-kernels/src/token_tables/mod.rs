@@ -42,6 +42,7 @@ use crate::PackedRows;
 use crate::i2s::{Activations, Acts, CHUNK_BYTES, CHUNK_COLS, Chunk, PANEL_ROWS, Product, even_parts};
 use crate::machine::second_level_cache;
 use crate::panel_kernel::Layout;
+use crate::simd;
 
 mod lanes;
 #[cfg(target_arch = "aarch64")]
@@ -167,7 +168,23 @@ impl StepWeights for InPlace<'_> {
 
     fn prepare(&mut self, _panels: &Range<usize>, _start: usize) {}
     fn step(&self, p: usize, start: usize) -> &[Chunk] {
-        &self.0.panel(p)[start..start + STEP_CHUNKS]
+        let step = &self.0.panel(p)[start..start + STEP_CHUNKS];
+        prefetch_panel(step, self.0.chunks());
+        step
+    }
+}
+
+/// Prefetches the piece of a panel a few panels after that of `piece`; a panel is `len` elements.
+///
+/// A step reads a small piece of each panel, kilobytes apart, and the weights of a block do not stay in the second-level cache
+/// until the next tile of tokens. Hardware prefetchers do not follow such reads: without this a prompt of 2B4T on one thread
+/// of AVX2 takes 1.35 times as long.
+#[inline(always)]
+pub(crate) fn prefetch_panel<T>(piece: &[T], len: usize) {
+    const PANELS_AHEAD: usize = 4;
+    let ahead = piece.as_ptr().wrapping_add(PANELS_AHEAD * len).cast::<u8>();
+    for line in (0..size_of_val(piece)).step_by(64) {
+        simd::prefetch(ahead.wrapping_add(line));
     }
 }
 
