@@ -3,7 +3,7 @@
 use bitnet::Model;
 use serde::Serialize;
 
-/// What the program that computes says about itself and about a model.
+/// Facts that the program which computes adds to those of the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts<'a> {
     /// Name for people, if the model's file has none.
@@ -18,7 +18,8 @@ pub struct Facts<'a> {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Info {
-    name: String,
+    /// Name for people.
+    pub name: String,
     architecture: String,
     parameters: u64,
     mixers: Vec<&'static str>,

@@ -29,17 +29,15 @@ pub fn join(
         return Err(ModelError::ContextFull { limit, used: 0, more: ids.len() }.into());
     }
     let Some(mut session) = idle.take() else { return Ok(None) };
-    let cached = match session.keep_prefix(ids) {
-        Ok(cached) => cached,
-        Err(error) => {
-            *idle = Some(session);
-            return Err(error);
-        }
-    };
-    let mut batch = Batch::new(model);
+    // A refusal comes after the session went back to the common beginning.
     let spare = session.fork();
-    match batch.join_prepared(session, &ids[cached..], prepared) {
-        Ok(sequence) => Ok(Some(Joined { batch, sequence, cached })),
+    let mut batch = Batch::new(model);
+    let joined = session.keep_prefix(ids).and_then(|cached| {
+        let sequence = batch.join_prepared(session, &ids[cached..], prepared)?;
+        Ok((sequence, cached))
+    });
+    match joined {
+        Ok((sequence, cached)) => Ok(Some(Joined { batch, sequence, cached })),
         Err(error) => {
             *idle = Some(spare);
             Err(error)

@@ -24,7 +24,7 @@ pub enum Prompt {
     },
 }
 
-/// What someone says in a conversation.
+/// A turn of a conversation.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Turn {

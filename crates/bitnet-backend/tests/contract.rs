@@ -1,4 +1,4 @@
-//! What the page sends and reads.
+//! The page's requests and the answers to them.
 
 use bitnet::{CancelToken, Model, Prepared};
 use bitnet_backend::{Facts, GenerateRequest, Info, join};
@@ -21,6 +21,7 @@ fn what_is_not_asked_for_is_as_recommended() {
     let s = &options.sampling;
     assert_eq!((s.temperature, s.top_p, s.top_k, s.min_p, s.seed), (0.5, 0.25, 3, 0.125, 9));
     assert_eq!((s.repeat_penalty, s.presence_penalty, s.frequency_penalty), (1.5, 2.0, -1.0));
+    assert_eq!((options.max_tokens, &options.stop[..]), (Some(5), &["x".to_owned()][..]));
 }
 
 #[test]
@@ -50,11 +51,13 @@ fn a_session_reads_only_what_is_new_and_stays_when_it_is_refused() {
         assert!(batch.step().into_iter().all(|(_, chunk)| chunk.is_ok()));
     }
     let (session, _) = batch.leave(first.sequence).unwrap();
-    assert_eq!(session.tokens(), ids);
+    assert_eq!(session.tokens()[..ids.len()], ids[..]);
+    let before = session.tokens().to_vec();
     idle = Some(session);
-    let refused = join(&model, &mut idle, &[], prepared());
-    assert!(refused.is_err());
-    assert!(idle.is_some());
+    for refused in [&[][..], &[u32::MAX]] {
+        assert!(join(&model, &mut idle, refused, prepared()).is_err());
+        assert_eq!(idle.as_ref().map(|session| session.tokens().to_vec()), Some(before.clone()));
+    }
     let longer: Vec<u32> = ids.iter().copied().chain([5, 6, 7]).collect();
     let again = join(&model, &mut idle, &longer, prepared()).unwrap().unwrap();
     assert_eq!(again.cached, ids.len());
