@@ -1,6 +1,7 @@
 //! Errors as the page takes them: a code that it has words for, and the library's own words.
 
-use bitnet::{Error, ModelError};
+use bitnet::Error;
+use bitnet_backend::SchemaError;
 use loader::files::FileError;
 use serde::Serialize;
 
@@ -41,17 +42,13 @@ impl std::fmt::Display for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let code = match &error {
-            Error::Load(_) => "model",
-            Error::Model(ModelError::ContextFull { .. }) => "context-full",
-            Error::Model(ModelError::SavedSequence(_)) => "session",
-            Error::Model(ModelError::NoHead | ModelError::Config { .. }) => "model",
-            Error::NoChatTemplate | Error::ChatTemplate(_) => "no-chat-template",
-            Error::Constraint(bitnet::ConstraintError::Limit { .. }) => "constraint-slow",
-            Error::Constraint(_) => "constraint",
-            _ => "request",
-        };
-        Self::new(code, error.to_string())
+        Self::new(bitnet_backend::code(&error), error.to_string())
+    }
+}
+
+impl From<SchemaError> for Failure {
+    fn from(error: SchemaError) -> Self {
+        Self { param: Some("constraint"), ..Self::new("constraint", error.to_string()) }
     }
 }
 

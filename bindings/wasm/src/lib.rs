@@ -8,11 +8,10 @@
 mod clock;
 mod extractor;
 mod failure;
-mod info;
+mod load;
 mod losses;
 mod memory;
 mod model;
-mod request;
 mod session;
 
 use wasm_bindgen::prelude::wasm_bindgen;

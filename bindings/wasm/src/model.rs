@@ -1,11 +1,11 @@
 //! A model in memory.
 
 use bitnet::{LoadOptions, UseTuning};
+use bitnet_backend::{Facts, Info};
 use ternary_kernels::SharedBytes;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::info::Info;
-use crate::request::LoadRequest;
+use crate::load::LoadRequest;
 use crate::{Failure, Session, Upload, memory};
 
 /// A model, from the bytes of a GGUF file.
@@ -43,7 +43,8 @@ impl Model {
 
     /// Facts about it: `ModelInfo` as JSON.
     pub fn info(&self) -> Result<String, Failure> {
-        let info = Info::of(&self.inner, self.name.as_deref());
+        let name = self.name.as_deref().unwrap_or(&self.inner.info().architecture);
+        let info = Info::of(&self.inner, Facts { name, place: "wasm ", inner_loss: true });
         serde_json::to_string(&info).map_err(|e| Failure::new("internal", e.to_string()))
     }
 

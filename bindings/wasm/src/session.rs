@@ -1,10 +1,10 @@
 //! One text with a model, generated step by step.
 
 use bitnet::{Batch, CancelToken, GenerateOptions, Message, Output, RenderOptions, SequenceId};
+use bitnet_backend::{GenerateRequest, Joined, Prompt, Turn, join};
 use serde::Serialize;
 use wasm_bindgen::prelude::wasm_bindgen;
 
-use crate::request::{GenerateRequest, Prompt, Turn};
 use crate::{Failure, Losses, clock};
 
 /// A text: prompts and what was generated, with the model's state for them.
@@ -93,32 +93,11 @@ impl Session {
         // Checked first, so that a refusal leaves the session as it is.
         let prepared = bitnet::Prepared::new(&self.model, options)?;
         let began = clock::now();
-        let limit = self.model.context();
-        if ids.len() > limit {
-            let full = bitnet::ModelError::ContextFull { limit, used: 0, more: ids.len() };
-            return Err(bitnet::Error::from(full).into());
-        }
-        let mut session = self.idle.take().ok_or_else(busy)?;
-        let known = match session.keep_prefix(ids) {
-            Ok(known) => known,
-            Err(error) => {
-                self.idle = Some(session);
-                return Err(error.into());
-            }
-        };
-        let mut batch = Batch::new(&self.model);
-        let spare = session.fork();
-        match batch.join_prepared(session, &ids[known..], prepared) {
-            Ok(id) => {
-                let (prompt, cached) = (ids.len(), known);
-                self.running = Some(Running { batch, id, cancel, prompt, cached, tokens: 0, began, first: None });
-                Ok(())
-            }
-            Err(error) => {
-                self.idle = Some(spare);
-                Err(error.into())
-            }
-        }
+        let joined = join(&self.model, &mut self.idle, ids, prepared)?;
+        let Joined { batch, sequence: id, cached } = joined.ok_or_else(busy)?;
+        let prompt = ids.len();
+        self.running = Some(Running { batch, id, cancel, prompt, cached, tokens: 0, began, first: None });
+        Ok(())
     }
 
     /// Takes the session back.
@@ -166,7 +145,7 @@ impl Session {
         if self.running.is_some() {
             return Err(busy());
         }
-        let request = GenerateRequest::read(request)?;
+        let request: GenerateRequest = serde_json::from_str(request).map_err(|e| Failure::form(&e))?;
         let cancel = CancelToken::new();
         let options = request.options(self.model.default_sampling(), &cancel)?;
         let ids = self.ids(&request.prompt)?;

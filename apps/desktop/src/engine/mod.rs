@@ -1,7 +1,6 @@
 //! The thread that computes: one model, its sessions, and their states on the disk. Nothing here is asynchronous and
 //! nothing knows a window; the commands hand jobs over and wait.
 
-mod info;
 mod request;
 mod slot;
 
@@ -15,10 +14,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bitnet::{CancelToken, Model};
+use bitnet_backend::Facts;
 use serde::{Deserialize, Serialize};
 
-pub use info::Info;
-pub use request::GenerateRequest;
+pub use bitnet_backend::{GenerateRequest, Info};
 pub use slot::{Listener, MemoryPoint, News, Outcome};
 
 use crate::Failure;
@@ -202,7 +201,8 @@ impl Worker {
                 (builder.build(loaded)?, name)
             }
         };
-        let info = Info::of(&model, &name);
+        // Inner losses are not reported here.
+        let info = Info::of(&model, Facts { name: &name, place: "", inner_loss: false });
         self.model = Some((model, info.clone()));
         Ok(info)
     }

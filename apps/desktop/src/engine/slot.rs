@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bitnet::{Batch, CancelToken, Model, Output, Prepared, SequenceId};
+use bitnet_backend::{GenerateRequest, Joined, join};
 use serde::Serialize;
 
-use super::GenerateRequest;
+use super::request;
 use crate::Failure;
 
 /// Time between two `text` events, and tokens between two `memory` events.
@@ -125,7 +126,7 @@ impl Slot {
     ) -> Result<(), (Failure, Listener)> {
         match self.joined(request, seed, &cancel) {
             Err(failure) => Err((failure, listener)),
-            Ok((batch, sequence, prompt, cached)) => {
+            Ok((Joined { batch, sequence, cached }, prompt)) => {
                 let began = Instant::now();
                 self.running = Some(Running {
                     batch,
@@ -148,41 +149,18 @@ impl Slot {
     }
 
     /// Hands the session with its prompt to a batch of one.
-    fn joined(
-        &mut self,
-        request: &GenerateRequest,
-        seed: u64,
-        cancel: &CancelToken,
-    ) -> Result<(Batch, SequenceId, usize, usize), Failure> {
+    fn joined(&mut self, asked: &GenerateRequest, seed: u64, cancel: &CancelToken) -> Result<(Joined, usize), Failure> {
         if self.is_running() {
             return Err(busy());
         }
         let before = self.idle.as_ref().map_or(&[][..], bitnet::Session::tokens);
-        let ids = request.ids(&self.model, before)?;
+        let ids = request::ids(&asked.prompt, &self.model, before)?;
+        let mut recommended = self.model.default_sampling();
+        recommended.seed = seed;
         // Checked first, so that a refusal leaves the session as it is.
-        let prepared = Prepared::new(&self.model, request.options(&self.model, seed, cancel)?)?;
-        let limit = self.model.context();
-        if ids.len() > limit {
-            let full = bitnet::ModelError::ContextFull { limit, used: 0, more: ids.len() };
-            return Err(bitnet::Error::from(full).into());
-        }
-        let mut session = self.idle.take().ok_or_else(busy)?;
-        let known = match session.keep_prefix(&ids) {
-            Ok(known) => known,
-            Err(error) => {
-                self.idle = Some(session);
-                return Err(error.into());
-            }
-        };
-        let mut batch = Batch::new(&self.model);
-        let spare = session.fork();
-        match batch.join_prepared(session, &ids[known..], prepared) {
-            Ok(sequence) => Ok((batch, sequence, ids.len(), known)),
-            Err(error) => {
-                self.idle = Some(spare);
-                Err(error.into())
-            }
-        }
+        let prepared = Prepared::new(&self.model, asked.options(recommended, cancel)?)?;
+        let joined = join(&self.model, &mut self.idle, &ids, prepared)?;
+        Ok((joined.ok_or_else(busy)?, ids.len()))
     }
 
     /// Reads up to 64 tokens of the prompt, or generates one token. Whether the generation has ended.

@@ -61,6 +61,16 @@ fn binding(session: &str) -> Vec<Binding> {
     vec![Binding { conversation: "c".into(), tip: "t".into(), session: session.into() }]
 }
 
+/// An engine with a conversation "c" of the model within the program, in `folder`.
+fn told(folder: &Path) -> Engine {
+    let (engine, _) = self::engine(folder);
+    load(&engine, Source::Builtin);
+    let session = engine.wait(Worker::open).unwrap();
+    generate(&engine, &session, "Once");
+    engine.wait(move |w| w.bind(binding(&session))).unwrap();
+    engine
+}
+
 /// The same texts as one session without an interruption has: the program ends in between, and another session of the
 /// same state goes on.
 fn remembers(source: &Source) {
@@ -114,11 +124,7 @@ fn keys_and_values_are_remembered() {
 #[test]
 fn a_state_of_another_model_is_not_used_and_stays() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, _) = engine(folder.path());
-    load(&engine, Source::Builtin);
-    let session = engine.wait(Worker::open).unwrap();
-    generate(&engine, &session, "Once");
-    engine.wait(move |w| w.bind(binding(&session))).unwrap();
+    let engine = told(folder.path());
     load(&engine, attention());
     assert_eq!(engine.wait(|w| w.recall("c")).unwrap(), None);
     load(&engine, Source::Builtin);
@@ -138,11 +144,7 @@ fn a_state_of_another_model_is_not_used_and_stays() {
 #[test]
 fn a_damaged_state_is_an_error_once_and_then_gone() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, _) = engine(folder.path());
-    load(&engine, Source::Builtin);
-    let session = engine.wait(Worker::open).unwrap();
-    generate(&engine, &session, "Once");
-    engine.wait(move |w| w.bind(binding(&session))).unwrap();
+    let engine = told(folder.path());
     let file = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -188,11 +190,7 @@ fn a_state_is_saved_while_it_grows() {
 #[test]
 fn forgetting_is_for_good() {
     let folder = tempfile::tempdir().unwrap();
-    let (engine, _) = engine(folder.path());
-    load(&engine, Source::Builtin);
-    let session = engine.wait(Worker::open).unwrap();
-    generate(&engine, &session, "Once");
-    engine.wait(move |w| w.bind(binding(&session))).unwrap();
+    let engine = told(folder.path());
     engine.wait(|w| w.forget(Some("c"))).unwrap();
     // Not even the end of the program brings it back.
     engine.close();
