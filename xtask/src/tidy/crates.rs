@@ -8,11 +8,21 @@ use crate::error::XtaskError;
 use crate::shell::output;
 
 /// The straight line of the crates: each may depend on those before it and on none after it.
-const LINE: &[&str] =
-    &["measure", "ternary-kernels", "ttt-layer", "bitnet-model", "loader", "bitnet", "bitnet-server", "bitnet-cli"];
+const LINE: &[&str] = &[
+    "measure",
+    "ternary-kernels",
+    "ttt-layer",
+    "bitnet-model",
+    "loader",
+    "bitnet",
+    "bitnet-arrow",
+    "bitnet-server",
+    "bitnet-cli",
+];
 
 /// Crates whose whole code is safe.
-const FORBID_UNSAFE: &[&str] = &["measure", "ttt-layer", "bitnet-model", "bitnet", "bitnet-server", "bitnet-cli"];
+const FORBID_UNSAFE: &[&str] =
+    &["measure", "ttt-layer", "bitnet-model", "bitnet", "bitnet-arrow", "bitnet-server", "bitnet-cli"];
 
 /// Crates that deny unsafe code and allow it in one module.
 const DENY_UNSAFE: &[&str] = &["loader"];
