@@ -79,6 +79,7 @@ impl Rows {
                 }
             }
             if open.is_empty() {
+                context.done(done);
                 return Ok(rows);
             }
             failures.extend(batch.step().into_iter().filter_map(|(id, chunk)| Some((id, chunk.err()?))));
