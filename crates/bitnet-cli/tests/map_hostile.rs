@@ -1,13 +1,10 @@
 //! `bitnet map` with tables that are not what they should be.
 
-mod common;
-
-use common::{Done, Place};
-
+use crate::map::common::{Done, Place};
 use crate::map::{place, write_parquet};
 
 fn map(place: &Place, from: &str, to: &str, more: &[&str]) -> Done {
-    place.run(&[&["map", from, to, "--task", "extract", "-m", "a.gguf"], more].concat())
+    place.run(&[&["map", from, to, "--task", "extract", "-m", "a.gguf"][..], more].concat())
 }
 
 #[test]

@@ -61,7 +61,8 @@ pub(super) fn is_begun(output: &Path) -> bool {
 
 /// The folder for an output.
 fn folder_of(output: &Path) -> PathBuf {
-    let mut name = output.as_os_str().to_owned();
+    // A link is kept, and the file behind it replaced: from the same file system.
+    let mut name = files::resolve(output).into_os_string();
     name.push(".map");
     name.into()
 }

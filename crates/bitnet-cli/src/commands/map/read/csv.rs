@@ -119,7 +119,10 @@ impl Csv {
             }
         };
         let now = self.reader.position();
-        let line = self.begin.lines + self.record.position().unwrap_or(now).line();
+        // Empty lines before the record are skipped with it.
+        let within = self.record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
+        let first = self.record.position().unwrap_or(now).line().max(now.line().saturating_sub(within + 1));
+        let line = self.begin.lines + first;
         self.place.bytes = self.begin.bytes + now.byte();
         self.place.lines = self.begin.lines + now.line() - 1;
         Ok(read.then_some(line))

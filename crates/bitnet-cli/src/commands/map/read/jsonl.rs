@@ -15,6 +15,9 @@ use super::lines::Lines;
 use super::{BATCH_BYTES, Place, Source, Table, Way, bad_line};
 use crate::error::CliError;
 
+/// The most lists and objects within each other.
+const DEPTH: usize = 120;
+
 pub(super) struct Jsonl {
     path: PathBuf,
     lines: Lines,
@@ -84,6 +87,9 @@ impl Jsonl {
             }
             None => {
                 let Some((number, line)) = self.lines.next_line()? else { return Ok(false) };
+                if is_deep(line) {
+                    return Err(bad_line(&self.path, number, format!("it is nested more than {DEPTH} times")));
+                }
                 self.batch.push_str(line);
                 (place.bytes, place.lines) = (self.lines.bytes, self.lines.lines);
                 number
@@ -113,7 +119,10 @@ impl Jsonl {
             let problem = match self.decode(&self.batch[begin..*end], 1) {
                 Ok(Some(_)) => None,
                 Ok(None) => Some("a row is one JSON object on one line".to_owned()),
-                Err(error) => Some(format!("{error}; the first rows tell the types (--infer looks at more of them)")),
+                Err(error) => {
+                    let error = shortened(&error.to_string());
+                    Some(format!("{error}; the first rows tell the types (--infer looks at more of them)"))
+                }
             };
             if let Some(problem) = problem {
                 return bad_line(&self.path, *number, problem);
@@ -122,6 +131,30 @@ impl Jsonl {
         }
         let problem = error.map_or_else(|| "lines that are not rows".to_owned(), |error| error.to_string());
         bad_line(&self.path, self.numbers.first().copied().unwrap_or(1), problem)
+    }
+}
+
+/// Whether values are nested deeper than any reader of JSON goes.
+fn is_deep(line: &str) -> bool {
+    let (mut depth, mut text, mut escaped) = (0usize, false, false);
+    line.bytes().any(|byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if text => escaped = true,
+            b'"' => text = !text,
+            b'[' | b'{' if !text => depth += 1,
+            b']' | b'}' if !text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > DEPTH
+    })
+}
+
+/// A message without most of a long value in it.
+fn shortened(message: &str) -> String {
+    match message.char_indices().nth(200) {
+        Some((at, _)) => format!("{}...", &message[..at]),
+        None => message.to_owned(),
     }
 }
 
