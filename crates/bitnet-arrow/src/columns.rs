@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, ListArray, StringArray, StructArray, UInt32Array};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{DataType, Field, FieldRef, Fields};
-use bitnet::Extraction;
+use bitnet::{Extraction, Slot};
 
 use crate::MapError;
 use crate::rows::{Row, value};
@@ -71,9 +71,12 @@ pub(crate) fn slots_type() -> DataType {
     DataType::List(slot_item())
 }
 
+fn slots_of(row: &Row<Extraction>) -> &[Slot] {
+    value(row).map_or(&[], |found| &found.slots)
+}
+
 pub(crate) fn slots(rows: &[Row<Extraction>]) -> Result<ArrayRef, MapError> {
-    let of = |row| value(row).map_or(&[][..], |found: &Extraction| &found.slots[..]);
-    let all = rows.iter().flat_map(of);
+    let all = rows.iter().flat_map(slots_of);
     if i32::try_from(all.clone().count()).is_err() {
         return Err(MapError::TooLarge { column: "slots" });
     }
@@ -86,7 +89,7 @@ pub(crate) fn slots(rows: &[Row<Extraction>]) -> Result<ArrayRef, MapError> {
         Arc::new(all.clone().map(|slot| place(slot.range.end)).collect::<UInt32Array>()),
     ];
     let structs = StructArray::try_new(slot_fields(), columns, None)?;
-    let offsets = OffsetBuffer::from_lengths(rows.iter().map(|row| of(row).len()));
+    let offsets = OffsetBuffer::from_lengths(rows.iter().map(|row| slots_of(row).len()));
     let nulls = NullBuffer::from_iter(rows.iter().map(|row| value(row).is_some()));
     Ok(Arc::new(ListArray::try_new(slot_item(), offsets, Arc::new(structs), Some(nulls))?))
 }

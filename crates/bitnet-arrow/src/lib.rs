@@ -50,6 +50,11 @@ pub use options::{MapOptions, OnError, Watch};
 pub use task::{Choose, Embed, Extract, Generate, Score, Task};
 pub use template::Template;
 
+/// The example of the document runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/map.md")]
+struct Document;
+
 /// The example of the crate's page compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,6 +1,6 @@
 //! The identity of a run: rows of another input, model or option do not belong into the same table.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
@@ -39,7 +39,7 @@ pub(super) fn identity(
             "prefix": args.prefix,
             "on-error": args.on_error.name(),
             "infer": args.infer,
-            "kv": engine.kv.map(bitnet::KvType::name),
+            "kv": engine.kv.map(|kv| kv.name()),
             "activations": format!("{:?}", engine.activations),
             "kernel": format!("{:?}", engine.kernel),
             "no-adapt": engine.no_adapt,
@@ -96,20 +96,17 @@ fn file(path: &Path) -> Result<Value, CliError> {
 
 /// Whether two paths are one file.
 pub(super) fn is_one_file(a: &Path, b: &Path) -> bool {
-    let real = |path: &Path| std::fs::canonicalize(path).ok();
-    let inode = |path: &Path| {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::MetadataExt;
-            File::open(path).and_then(|f| f.metadata()).ok().map(|meta| (meta.dev(), meta.ino()))
-        }
-        #[cfg(not(unix))]
-        {
-            let _: Option<File> = None;
-            real(path)
-        }
-    };
-    files::regular(a, "a table").is_ok()
-        && files::regular(b, "a table").is_ok()
-        && (real(a) == real(b) || inode(a) == inode(b))
+    let [a, b] = [a, b].map(identity_of);
+    a.is_some() && a == b
+}
+
+#[cfg(unix)]
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity_of(path: &Path) -> Option<std::path::PathBuf> {
+    std::fs::canonicalize(path).ok()
 }

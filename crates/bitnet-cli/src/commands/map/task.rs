@@ -42,7 +42,7 @@ impl TaskName {
             if task == Self::Choose { value.alias("classify") } else { value }
         });
         PossibleValuesParser::new(names).try_map(|name| {
-            let name = if name == "classify" { "choose" } else { &name };
+            let name = if name == "classify" { "choose" } else { name.as_str() };
             Self::ALL.iter().find(|(known, ..)| *known == name).map(|(_, task, _)| *task).ok_or("unknown task")
         })
     }
@@ -191,11 +191,14 @@ impl TaskArgs {
     }
 
     fn generate(&self, model: &Model) -> Result<Generate, CliError> {
-        let mut typed = SamplingOverrides::default();
-        typed.temperature = Some(self.temperature.unwrap_or(0.0));
-        (typed.top_k, typed.top_p) = (self.top_k, self.top_p);
-        typed.repeat_penalty = self.repeat_penalty;
-        typed.seed = Some(self.seed.unwrap_or(0));
+        let typed = SamplingOverrides {
+            temperature: Some(self.temperature.unwrap_or(0.0)),
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repeat_penalty: self.repeat_penalty,
+            seed: Some(self.seed.unwrap_or(0)),
+            ..SamplingOverrides::default()
+        };
         let mut task = Generate::default().template(self.template()?).sampling(typed.apply(model.default_sampling()));
         if self.chat {
             task = task.chat(self.system.clone());
