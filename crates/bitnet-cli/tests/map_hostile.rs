@@ -57,7 +57,9 @@ fn lines_that_are_not_rows_are_named() {
 fn values_of_csv_are_taken_as_they_stand_or_refused() {
     let p = place();
     let long = format!("text,n\na,\"{}\n", "x\n".repeat(9 << 20));
-    let cases: [(&[u8], &str); 8] = [
+    let cases: [(&[u8], &str); 10] = [
+        (b"text,n\r\na,1\r\nb\r\n", "line 3: one value"),
+        (b"text,n\n\"a\nb\",1\nb", "line 4: one value"),
         (b"", "line 1: there is no line with the names"),
         (b"\n\n", "there is no line with the names"),
         (b"text,n\na,1\nb\n", "line 3: one value, and there are 2 columns"),

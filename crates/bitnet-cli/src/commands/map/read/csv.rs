@@ -22,6 +22,7 @@ pub(super) struct Csv {
     reader: Reader<Limited>,
     /// Bytes that the row that is being read may take from the file.
     left: Rc<Cell<usize>>,
+    crlf: Rc<Cell<Option<bool>>>,
     schema: SchemaRef,
     rows: usize,
     total: u64,
@@ -36,6 +37,8 @@ pub(super) struct Csv {
 struct Limited {
     stream: Box<dyn Read>,
     left: Rc<Cell<usize>>,
+    /// Whether lines end with two characters; known with the first line.
+    crlf: Rc<Cell<Option<bool>>>,
 }
 
 impl Read for Limited {
@@ -49,15 +52,25 @@ impl Read for Limited {
         let n = buffer.len().min(left);
         let read = self.stream.read(&mut buffer[..n])?;
         self.left.set(left - read);
+        if self.crlf.get().is_none()
+            && let Some(at) = buffer[..read].iter().position(|byte| *byte == b'\n')
+        {
+            self.crlf.set(Some(at > 0 && buffer[at - 1] == b'\r'));
+        }
         Ok(read)
     }
 }
 
-fn reader(stream: Box<dyn Read>, delimiter: u8, left: &Rc<Cell<usize>>) -> Reader<Limited> {
+fn reader(
+    stream: Box<dyn Read>,
+    delimiter: u8,
+    left: &Rc<Cell<usize>>,
+    crlf: &Rc<Cell<Option<bool>>>,
+) -> Reader<Limited> {
     // The number of fields is checked here, against the line of names.
     let mut builder = ReaderBuilder::new();
     builder.has_headers(false).flexible(true).delimiter(delimiter).buffer_capacity(BUFFER);
-    builder.from_reader(Limited { stream, left: left.clone() })
+    builder.from_reader(Limited { stream, left: left.clone(), crlf: crlf.clone() })
 }
 
 impl Csv {
@@ -67,11 +80,12 @@ impl Csv {
         delimiter: u8,
         source: &Source<'_>,
     ) -> Result<Self, CliError> {
-        let left = Rc::new(Cell::new(0));
+        let (left, crlf) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
         let mut table = Self {
             path: source.shown(),
-            reader: reader(stream, delimiter, &left),
+            reader: reader(stream, delimiter, &left, &crlf),
             left,
+            crlf,
             schema: Arc::new(Schema::empty()),
             rows: source.rows,
             total,
@@ -100,7 +114,7 @@ impl Csv {
 
     /// Continues at a place of the same file, from which `stream` reads.
     pub(super) fn go_on(&mut self, stream: Box<dyn Read>, delimiter: u8, place: Place) {
-        self.reader = reader(stream, delimiter, &self.left);
+        self.reader = reader(stream, delimiter, &self.left, &self.crlf);
         (self.begin, self.place) = (place, place);
     }
 
@@ -119,9 +133,13 @@ impl Csv {
             }
         };
         let now = self.reader.position();
-        // Empty lines before the record are skipped with it.
         let within = self.record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
-        let first = self.record.position().unwrap_or(now).line().max(now.line().saturating_sub(within + 1));
+        let first = match self.crlf.get() {
+            // The reader takes the second character of the end with the next record.
+            Some(true) => now.line().saturating_sub(within),
+            // Empty lines before the record were skipped with it.
+            _ => self.record.position().unwrap_or(now).line().max(now.line().saturating_sub(within + 1)),
+        };
         let line = self.begin.lines + first;
         self.place.bytes = self.begin.bytes + now.byte();
         self.place.lines = self.begin.lines + now.line() - 1;
