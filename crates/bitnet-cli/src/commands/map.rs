@@ -305,7 +305,7 @@ impl Run<'_> {
         let bar = self.bar(table.as_ref());
         let ended = self.all_rows(table.as_mut(), work, &bar);
         bar.finish_and_clear();
-        // What was answered before is kept, whatever ended the run.
+        // Rows that were answered before are kept, whatever ended the run.
         if ended.is_err() {
             work.commit()?;
             let rows = work.journal.place.rows;
