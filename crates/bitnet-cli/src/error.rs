@@ -59,6 +59,29 @@ pub(crate) enum CliError {
         /// The repository or file to download.
         repo: String,
     },
+    /// A table that could not be mapped.
+    #[cfg(feature = "map")]
+    #[error(transparent)]
+    Map(#[from] bitnet_arrow::MapError),
+    /// A row without an answer, where that ends the command.
+    #[cfg(feature = "map")]
+    #[error("{}: {row}: {source}; --on-error null gives such rows null and goes on", path.display())]
+    Row {
+        /// The table.
+        path: PathBuf,
+        /// The row: `line 7`.
+        row: String,
+        /// The reason.
+        source: bitnet::Error,
+    },
+    /// A table, or what is kept of one, that cannot be read or written.
+    #[cfg(feature = "map")]
+    #[error("{}: {problem}", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        problem: String,
+    },
     /// A file that cannot be read or written.
     #[error(transparent)]
     File(#[from] loader::files::FileError),
@@ -181,6 +204,13 @@ macro_rules! through_bitnet {
     )+};
 }
 through_bitnet!(bitnet::LoadError, bitnet::ModelError);
+
+#[cfg(feature = "map")]
+impl From<arrow_schema::ArrowError> for CliError {
+    fn from(error: arrow_schema::ArrowError) -> Self {
+        bitnet_arrow::MapError::from(error).into()
+    }
+}
 
 impl From<bitnet::KernelError> for CliError {
     fn from(error: bitnet::KernelError) -> Self {

@@ -20,6 +20,8 @@ mod names;
 mod parse;
 mod process;
 mod progress;
+#[cfg(feature = "map")]
+mod quiet;
 mod source;
 #[cfg(test)]
 mod tables;

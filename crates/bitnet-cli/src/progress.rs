@@ -30,6 +30,16 @@ pub(crate) fn of_tokens(ui: &Ui, what: &str, total: u64) -> ProgressBar {
     bar(ui, Some(total), "{msg} {bar:30} {pos}/{len} tokens, {per_sec:.1}, {eta} left").with_message(what.to_owned())
 }
 
+/// A bar of the rows of a table; `total` is the length of the way, in bytes or rows, 0 if it is unknown. The message is
+/// the number of rows.
+#[cfg(feature = "map")]
+pub(crate) fn of_rows(ui: &Ui, total: u64) -> ProgressBar {
+    match total {
+        0 => bar(ui, None, "{spinner} {msg} rows"),
+        _ => bar(ui, Some(total), "{msg} rows {bar:30} {percent} %, {eta} left"),
+    }
+}
+
 /// A bar of things that are counted.
 pub(crate) fn of_steps(ui: &Ui, what: &str, total: u64) -> ProgressBar {
     bar(ui, Some(total), "{msg} {bar:30} {pos}/{len}").with_message(what.to_owned())

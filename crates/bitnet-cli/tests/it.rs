@@ -14,6 +14,12 @@ mod errors;
 mod extract;
 #[path = "files.rs"]
 mod files;
+#[cfg(feature = "map")]
+#[path = "map.rs"]
+mod map;
+#[cfg(feature = "map")]
+#[path = "map_hostile.rs"]
+mod map_hostile;
 #[path = "outputs.rs"]
 mod outputs;
 #[path = "serve.rs"]

@@ -1,10 +1,11 @@
 //! Log-probabilities of continuations, and choices among them.
 
 use bitnet_model::scoring::log_probs;
-use bitnet_model::{HeadRequest, ModelError};
+use bitnet_model::sequence::{self, BatchInput};
+use bitnet_model::{HeadRequest, ModelError, StepOutput};
 
 use crate::exact::encode_exact;
-use crate::{Error, Model, Session};
+use crate::{Batch, Error, Model, Session};
 
 /// The probability of a text as a continuation.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,26 +151,110 @@ impl Session {
         prompt: &str,
         continuations: impl IntoIterator<Item = S>,
     ) -> Result<Vec<Score>, Error> {
+        let asked = Asked::new(self.model(), prompt, continuations)?;
+        self.replace_with(&asked.prompt)?;
+        self.score_asked(&asked)
+    }
+
+    /// [`Session::score_after`] for each of `prompts`, which go through the model together. This session then holds
+    /// their common beginning.
+    pub(crate) fn score_after_each<S: AsRef<str>>(
+        &mut self,
+        prompts: &[String],
+        continuations: &[S],
+    ) -> Vec<Result<Vec<Score>, Error>> {
         let model = self.model().clone();
+        let all: Vec<Result<Asked, Error>> = prompts.iter().map(|p| Asked::new(&model, p, continuations)).collect();
+        let ids: Vec<&[u32]> = all.iter().flatten().map(|asked| &asked.prompt[..]).collect();
+        match self.read_together(&ids) {
+            Ok(sessions) => {
+                let mut sessions = sessions.into_iter();
+                // One session for each prompt that has tokens.
+                let mut score = |asked: Asked| match sessions.next() {
+                    Some(mut session) => session.score_asked(&asked),
+                    None => Err(ModelError::EmptyPrompt.into()),
+                };
+                all.into_iter().map(|asked| score(asked?)).collect()
+            }
+            // One of them does not fit, for example: alone, each shows whether the error is its own.
+            Err(_) => prompts.iter().map(|prompt| self.score_after(prompt, continuations)).collect(),
+        }
+    }
+
+    /// A session for each of `prompts`, which have a token each and are read together. This one then holds their common
+    /// beginning.
+    fn read_together(&mut self, prompts: &[&[u32]]) -> Result<Vec<Session>, Error> {
+        let Some(first) = prompts.first() else { return Ok(Vec::new()) };
+        let shared = prompts.iter().skip(1).fold(first.len(), |n, ids| same(&first[..n], ids));
+        match shared {
+            0 => self.clear(),
+            _ => self.replace_with(&first[..shared])?,
+        }
+        let mut sessions: Vec<Session> = prompts.iter().map(|_| self.fork()).collect();
+        for (session, ids) in sessions.iter().zip(prompts) {
+            session.check(&ids[shared..])?;
+        }
+        let longest = prompts.iter().map(|ids| ids.len()).max().unwrap_or(0);
+        let mut out = StepOutput::default();
+        for from in (shared..longest).step_by(Batch::PROMPT_STEP) {
+            let part = |ids: &&[u32]| from..ids.len().min(from + Batch::PROMPT_STEP);
+            let reading = sessions.iter_mut().zip(prompts).filter(|(_, ids)| !part(ids).is_empty());
+            let mut inputs: Vec<BatchInput<'_>> = reading
+                .map(|(session, ids)| {
+                    let head = (part(ids).end == ids.len()).then_some(HeadRequest::Full);
+                    BatchInput { sequence: session.sequence(), tokens: &ids[part(ids)], head }
+                })
+                .collect();
+            sequence::step(self.model().engine(), &mut inputs, &mut out)?;
+        }
+        Ok(sessions)
+    }
+
+    /// The probabilities of the texts of `asked`, whose prompt this session holds.
+    fn score_asked(&mut self, asked: &Asked) -> Result<Vec<Score>, Error> {
+        let mut scores = self.score_ids(&asked.rests)?;
+        scores.iter_mut().zip(&asked.bytes).for_each(|(s, bytes)| s.bytes = *bytes);
+        Ok(scores)
+    }
+}
+
+/// A prompt and the texts after it, as tokens.
+struct Asked {
+    /// At least one token.
+    prompt: Vec<u32>,
+    rests: Vec<Vec<u32>>,
+    /// Bytes of the texts.
+    bytes: Vec<usize>,
+}
+
+impl Asked {
+    /// Prompt and texts are split into tokens together.
+    fn new<S: AsRef<str>>(
+        model: &Model,
+        prompt: &str,
+        continuations: impl IntoIterator<Item = S>,
+    ) -> Result<Self, Error> {
         let bos = model.adds_bos();
-        let before = model.encode(prompt, bos)?;
+        let mut before = model.encode(prompt, bos)?;
         let (mut wholes, mut bytes) = (Vec::new(), Vec::new());
         for text in continuations {
             wholes.push(model.encode(&format!("{prompt}{}", text.as_ref()), bos)?);
             bytes.push(text.as_ref().len());
         }
         // A token may end within the texts; then scoring begins before it, the same for all.
-        let same = |n: usize, ids: &Vec<u32>| before[..n].iter().zip(ids).take_while(|(a, b)| a == b).count();
-        let common = wholes.iter().fold(before.len(), same);
+        let common = wholes.iter().fold(before.len(), |n, ids: &Vec<u32>| same(&before[..n], ids));
         if common == 0 {
             return Err(ModelError::EmptyPrompt.into());
         }
-        self.replace_with(&before[..common])?;
-        let rests: Vec<Vec<u32>> = wholes.into_iter().map(|ids| ids[common..].to_vec()).collect();
-        let mut scores = self.score_ids(&rests)?;
-        scores.iter_mut().zip(bytes).for_each(|(s, bytes)| s.bytes = bytes);
-        Ok(scores)
+        before.truncate(common);
+        let rests = wholes.into_iter().map(|ids| ids[common..].to_vec()).collect();
+        Ok(Self { prompt: before, rests, bytes })
     }
+}
+
+/// The length of the common beginning.
+fn same(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 impl Model {

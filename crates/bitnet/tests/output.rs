@@ -99,6 +99,19 @@ fn a_classifier_reads_its_template_once_and_is_calibrated() {
     moods.calibrate("").unwrap();
     // The neutral text itself is then undecided.
     assert_eq!(moods.classify("").unwrap().probabilities, [0.5, 0.5]);
+    // Together, and one that does not fit among them.
+    let long = "a dog ".repeat(model.context().min(4000));
+    let texts = ["She lost her toy.", "She found her lost toy. She ran home.", "", long.as_str(), "She lost her cat."];
+    let all = moods.classify_all(texts);
+    for (text, together) in texts.iter().zip(&all) {
+        match (moods.classify(text), together) {
+            (Ok(alone), Ok(together)) => assert_eq!(alone, *together, "{text}"),
+            (Err(alone), Err(together)) => assert_eq!(alone.to_string(), together.to_string()),
+            (alone, together) => panic!("{alone:?} {together:?}"),
+        }
+    }
+    assert_eq!(all[3].is_err(), model.context() < 4000);
+    assert!(moods.classify_all([""; 0]).is_empty());
     assert!(matches!(Classifier::new(&model, "no place", labels), Err(Error::Template { .. })));
     assert!(matches!(Classifier::new(&model, "{text}", [""; 0]), Err(Error::NothingToChoose)));
 }

@@ -11,6 +11,8 @@ pub(crate) mod eval;
 pub(crate) mod extract;
 pub(crate) mod list;
 pub(crate) mod logits;
+#[cfg(feature = "map")]
+pub(crate) mod map;
 pub(crate) mod pages;
 pub(crate) mod plan;
 pub(crate) mod ppl;
@@ -102,6 +104,9 @@ pub(crate) enum Command {
     Embed(embed::EmbedArgs),
     /// Name the intent and the slots of utterances with an extractor
     Extract(extract::ExtractArgs),
+    /// Run a model over a table: JSONL, CSV or Parquet in, the same with new columns out
+    #[cfg(feature = "map")]
+    Map(Box<map::MapArgs>),
     /// Write the logits of given token ids to a safetensors file
     Logits(logits::LogitsArgs),
     /// Convert text to token ids, or ids to text
@@ -157,6 +162,8 @@ pub(crate) fn dispatch(command: Command, ui: &Ui) -> Result<(), CliError> {
         Command::Serve(args) => serve::execute(&args, ui),
         Command::Embed(args) => embed::execute(&args, ui),
         Command::Extract(args) => extract::execute(&args, ui),
+        #[cfg(feature = "map")]
+        Command::Map(args) => map::execute(&args, ui),
         Command::Logits(args) => logits::execute(&args, ui),
         Command::Tokenize(args) => tokenize::execute(&args, ui),
         Command::Show(args) => show::execute(&args, ui),

@@ -4,6 +4,9 @@ mod choose;
 #[cfg(feature = "constrain")]
 mod constrain;
 
+#[cfg(all(feature = "constrain", feature = "map"))]
+pub(crate) use constrain::schema;
+
 use std::io::IsTerminal;
 use std::path::Path;
 

@@ -23,6 +23,18 @@ pub(super) struct ConstrainArgs {
     grammar: Option<PathBuf>,
 }
 
+/// The JSON Schema that an option names: a file, or the schema itself.
+///
+/// # Errors
+/// A file that cannot be read, a schema that is not JSON.
+pub(crate) fn schema(typed: &str, option: &str) -> Result<serde_json::Value, CliError> {
+    let text = match typed.trim_start().starts_with('{') {
+        true => typed.to_owned(),
+        false => files::read_text(Path::new(typed), Kind::SCHEMA)?,
+    };
+    serde_json::from_str(&text).map_err(|e| CliError::usage(format!("{option}: invalid JSON: {e}")))
+}
+
 impl ConstrainArgs {
     /// The requested constraint.
     ///
@@ -30,13 +42,7 @@ impl ConstrainArgs {
     /// A file that cannot be read, a schema that is not JSON.
     pub(super) fn constraint(&self) -> Result<Option<Constraint>, CliError> {
         if let Some(schema) = &self.json_schema {
-            let text = match schema.trim_start().starts_with('{') {
-                true => schema.clone(),
-                false => files::read_text(Path::new(schema), Kind::SCHEMA)?,
-            };
-            let value = serde_json::from_str(&text)
-                .map_err(|e| CliError::usage(format!("--json-schema: invalid JSON: {e}")))?;
-            return Ok(Some(Constraint::json_schema(&value)));
+            return Ok(Some(Constraint::json_schema(&self::schema(schema, "--json-schema")?)));
         }
         if let Some(pattern) = &self.regex {
             return Ok(Some(Constraint::regex(pattern)));
