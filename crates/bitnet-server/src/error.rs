@@ -44,6 +44,12 @@ pub enum ServerError {
     /// A name by which no client can call.
     #[error("{name:?} is not a host name; give it without scheme and port, as in box.example (--allow-host)")]
     HostName { name: String },
+    /// An origin that no browser sends.
+    #[error(
+        "{origin:?} is not an origin of web pages; give its scheme and host as a browser does, as in https://example.org or \
+         http://localhost:3000, or * for all of them (--cors)"
+    )]
+    Origin { origin: String },
     /// A limit that lets nothing through.
     #[error("{option} is 0; it must be at least 1")]
     Limit { option: &'static str },

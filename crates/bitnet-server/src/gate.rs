@@ -7,6 +7,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 
 use crate::api_error::ApiError;
+use crate::cors;
 use crate::routes::is_page;
 use crate::state::App;
 use crate::{Options, ServerError};
@@ -54,8 +55,9 @@ impl Gate {
         }
         let Some(key) = &self.app.options.api_key else { return Ok(()) };
         let path = request.uri().path();
-        // Health checks need no key, nor do the files of the page, which asks for it.
+        // Health checks need no key, nor do the files of the page, which asks for it; browsers ask without one.
         if path == "/health"
+            || cors::is_preflight(request, &self.app.options)
             || is_page(path, &self.app.options)
             || bearer(request.headers()).is_some_and(|given| key.is(given))
         {

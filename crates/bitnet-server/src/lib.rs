@@ -24,6 +24,7 @@ mod api;
 mod api_error;
 mod body;
 mod budget;
+mod cors;
 mod dialect;
 mod engine;
 mod error;

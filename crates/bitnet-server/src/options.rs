@@ -66,6 +66,10 @@ pub struct Options {
     /// Host names (`Host`), without a port, that are allowed for a server without a key in addition to those of this
     /// machine. A web page can send requests here under its own name (DNS rebinding), so other names are rejected.
     pub allow_hosts: Vec<String>,
+    /// Origins of web pages that may use the server from a browser, as in `http://localhost:3000`. Other pages can
+    /// neither send requests nor read answers. With `*` all pages can that anyone opens in a browser on a machine that
+    /// reaches the server: it is for machines of one's own that open no pages of strangers.
+    pub cors_origins: Vec<String>,
     /// Whether the page is served at `/`: a front end for browsers, which uses the endpoints like any other client.
     #[cfg(feature = "page")]
     pub page: bool,
@@ -128,6 +132,7 @@ impl Default for Options {
             api_key: None,
             without_key: false,
             allow_hosts: Vec::new(),
+            cors_origins: Vec::new(),
             #[cfg(feature = "page")]
             page: false,
             max_sessions: 8,

@@ -15,6 +15,7 @@ use bitnet::Model;
 use crate::api;
 use crate::api_error::{ApiError, translate};
 use crate::budget::Budget;
+use crate::cors;
 use crate::dialect::Dialect;
 use crate::engine::{Engine, Sizes};
 use crate::gate::{Gate, check_names};
@@ -65,6 +66,7 @@ impl Service {
             return Err(fault);
         }
         check_names(&options)?;
+        cors::check_origins(&options)?;
         let limits = [
             ("max_sessions", options.max_sessions),
             ("max_tokens", options.max_tokens.unwrap_or(1)),
@@ -154,11 +156,17 @@ async fn middleware(State(gate): State<Gate>, request: Request, next: Next) -> R
     let path = request.uri().path();
     let endpoint = routes::of_path(path, &gate.app.options).map_or("other", |route| route.label);
     let dialect = Dialect::of_path(path);
+    let origin = cors::allowed_origin(request.headers(), &gate.app.options);
     let mut response = match gate.authorize(&request) {
+        Ok(()) if cors::is_preflight(&request, &gate.app.options) => cors::preflight(request.headers()),
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
     translate(&mut response, dialect);
+    if let Some(origin) = origin {
+        cors::show(origin, &mut response);
+    }
+    cors::vary(&gate.app.options, &mut response);
     gate.app.metrics.answered(endpoint, response.status().as_u16());
     response
 }

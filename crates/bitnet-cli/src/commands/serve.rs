@@ -51,6 +51,10 @@ pub(crate) struct ServeArgs {
     /// Extra host name that is accepted when there is no API key; repeatable
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
+    /// Origins of web pages that may use the server from a browser, as in http://localhost:3000; repeatable. `*` lets in
+    /// every page that anyone opens here, so it is for machines of your own only
+    #[arg(long, value_name = "ORIGIN", num_args = 1..)]
+    cors: Vec<String>,
     /// Serve no page at `/`, only the API
     #[cfg(feature = "page")]
     #[arg(long)]
@@ -157,6 +161,9 @@ pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
     if open {
         ui.note(&format!("anyone who can reach {} can use this server: no API key is set", server.address()));
     }
+    if args.cors.iter().any(|origin| origin == "*") {
+        ui.note("--cors \"*\": every web page that someone opens on this machine can use this server");
+    }
     // From here on the first Ctrl-C ends the server, the second the process.
     let _graceful = Graceful::begin();
     let url = format!("http://{}/v1", server.address());
@@ -200,6 +207,7 @@ fn options(args: &ServeArgs) -> Result<Options, CliError> {
         options.page = !args.no_page;
     }
     options.allow_hosts.clone_from(&args.allow_host);
+    options.cors_origins.clone_from(&args.cors);
     let limits = &args.limits;
     options.max_sessions = limits.max_sessions;
     options.short_sessions = limits.short_sessions;

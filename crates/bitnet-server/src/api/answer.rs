@@ -4,11 +4,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bitnet::{Model, TokenLogprob};
-use loader::chat::{Answered, ToolCall, ToolForm};
+use loader::chat::{Answered, ToolCall};
 use serde_json::{Map, Value, json};
 
 use super::format::{Collected, Format, finite, reason_name};
-use super::held::{Held, read};
+use super::held::{Calling, Held, read};
 use super::{ApiError, now};
 use crate::engine::{End, Progress, Usage};
 use crate::state::App;
@@ -39,7 +39,7 @@ pub(crate) struct Answer {
     /// Characters of each text so far, for `text_offset`.
     offsets: Vec<usize>,
     /// How the model calls tools, if it was given some.
-    pub(crate) tools: Option<ToolForm>,
+    pub(crate) tools: Option<Calling>,
     /// The texts of a stream.
     held: Vec<Held>,
 }

@@ -15,6 +15,7 @@ pub(crate) mod ollama;
 mod params;
 mod pieces;
 mod status;
+mod tools;
 mod weight;
 
 use std::sync::Arc;

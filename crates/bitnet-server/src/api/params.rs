@@ -15,16 +15,8 @@ const MAX_STOP_BYTES: usize = 1024;
 /// Most tokens with a bias: it is added for each new token.
 const MAX_BIASES: usize = 4096;
 /// OpenAI fields that are accepted and ignored.
-const HARMLESS: &[&str] = &[
-    "metadata",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "user",
-];
+const HARMLESS: &[&str] =
+    &["metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"];
 
 /// Generation parameters that all requests for text share.
 #[derive(Debug)]

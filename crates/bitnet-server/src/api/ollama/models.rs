@@ -11,7 +11,7 @@ use bitnet::Container;
 use serde_json::{Map, Value, json};
 
 use super::time::timestamp;
-use crate::api::chat::form;
+use crate::api::tools::form;
 use crate::api::{ApiError, Fields, take_model};
 use crate::api_error::json_response;
 use crate::state::App;
