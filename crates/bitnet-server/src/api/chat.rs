@@ -27,7 +27,7 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
     let messages = messages(&mut fields, app)?;
     // Without a limit an answer may take the rest of the context.
     let limits = ["max_completion_tokens", "max_tokens"];
-    let mut params = GenerationParams::take(&mut fields, app, &limits, usize::MAX)?;
+    let mut params = GenerationParams::take(&mut fields, app, &limits, 1, usize::MAX)?;
     let told = fields.boolean("logprobs")?;
     let top = fields.integer("top_logprobs", 0..=20)?;
     params.logprobs = match (told, top) {

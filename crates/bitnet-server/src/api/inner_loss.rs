@@ -20,7 +20,7 @@ pub(crate) async fn inner_loss(State(app): State<Arc<App>>, request: Request) ->
     let ids = app.workers.read(body.len(), move |_| plan(&shared, &body)).await?;
     let tokens = ids.len();
     let (answer, points) = oneshot::channel();
-    app.engine.queue.push(Job::Losses(Box::new(Losses::new(&app.model, ids, answer))))?;
+    app.engine.queue.push(Job::Read(Box::new(Losses::new(&app.model, ids, answer))))?;
     let points = points.await.map_err(|_| ApiError::dead())??;
     let config = app.model.config();
     let layers: Vec<usize> = (0..config.num_hidden_layers).filter(|l| config.ttt_layer(*l).is_some()).collect();

@@ -24,11 +24,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use bitnet::Prepared;
-use tokio::sync::mpsc;
+use bitnet::{Prepared, Scoring};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::api_error::{ApiError, json_response, quoted};
-use crate::engine::{Choice, Event, Generate, Job};
+use crate::engine::{Choice, Event, Generate, Job, Scores};
 use crate::net::Peer;
 use crate::pool::Asker;
 use crate::state::App;
@@ -124,11 +124,15 @@ struct Draft {
     params: GenerationParams,
     prompts: Vec<Vec<u32>>,
     format: Box<dyn Format>,
+    /// Whether the probabilities of the prompts are part of the answer, if any are.
+    scores: bool,
 }
 
 /// Texts to generate, checked as far as is possible without the engine.
 #[derive(Debug)]
 struct CompletionPlan {
+    /// Prompts whose probabilities are part of the answer.
+    scorings: Vec<Scoring>,
     choices: Vec<Choice>,
     format: Box<dyn Format>,
     stream: bool,
@@ -158,12 +162,24 @@ impl Draft {
             let most = app.options.max_choices;
             return Err(ApiError::field("n", format!("{total} completions requested, at most {most} at once allowed")));
         }
-        Ok(Self { params, prompts, format })
+        Ok(Self { params, prompts, format, scores: false })
+    }
+
+    /// Includes the prompts where probabilities are requested.
+    fn with_scores(mut self) -> Self {
+        self.scores = true;
+        self
     }
 
     /// Makes everything that needs no session.
     fn prepare(self, app: &App, asker: &Asker) -> Result<CompletionPlan, ApiError> {
-        let Self { params, prompts, format } = self;
+        let Self { params, prompts, format, scores } = self;
+        let mut scorings = Vec::new();
+        if let Some(top) = params.logprobs.filter(|_| scores) {
+            for ids in &prompts {
+                scorings.push(app.model.scoring(ids.clone(), top)?);
+            }
+        }
         let mut choices = Vec::new();
         // Bytes of the constraints of this request.
         let mut own = 0usize;
@@ -189,15 +205,27 @@ impl Draft {
                 choices.push(Choice { index, ids: ids.clone(), max_tokens, prepared, memory, watched });
             }
         }
-        Ok(CompletionPlan { choices, format, stream: params.stream })
+        Ok(CompletionPlan { scorings, choices, format, stream: params.stream })
     }
 }
 
 impl CompletionPlan {
     /// Has it done.
     async fn execute(self, app: Arc<App>, arrived: Instant, peer: Option<Peer>) -> Result<Response, ApiError> {
-        let Self { choices, format, stream } = self;
+        let Self { scorings, choices, mut format, stream } = self;
         let count = choices.len();
+        let scored = scorings.into_iter().map(|scoring| {
+            let (answer, scored) = oneshot::channel();
+            app.engine.queue.push(Job::Read(Box::new(Scores::new(scoring, answer)))).map(|()| scored)
+        });
+        let scored = scored.collect::<Result<Vec<_>, _>>()?;
+        if !scored.is_empty() {
+            let mut prompts = Vec::new();
+            for scored in scored {
+                prompts.push(scored.await.map_err(|_| ApiError::dead())??);
+            }
+            format.scored(prompts);
+        }
         let (events, news) = mpsc::unbounded_channel();
         app.engine.queue.push(Job::Generate(Generate { choices: choices.into(), events, arrived }))?;
         if stream {

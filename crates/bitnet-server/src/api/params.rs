@@ -40,11 +40,13 @@ pub(crate) struct GenerationParams {
 }
 
 impl GenerationParams {
-    /// Takes the common fields of `fields`. Without a field for it, a text has at most `max_tokens` tokens.
+    /// Takes the common fields of `fields`. Without a field for it, a text has at most `max_tokens` tokens; a request
+    /// may limit it to `least` or more.
     pub(crate) fn take(
         fields: &mut Fields,
         app: &App,
         limit_fields: &[&str],
+        least: usize,
         max_tokens: usize,
     ) -> Result<Self, ApiError> {
         fields.ignore(HARMLESS);
@@ -62,7 +64,7 @@ impl GenerationParams {
         };
         let mut asked = None;
         for field in limit_fields {
-            asked = asked.or(fields.integer(field, 1..=app.max_tokens)?);
+            asked = asked.or(fields.integer(field, least..=app.max_tokens)?);
         }
         let stream = fields.boolean("stream")?;
         let (include_usage, include_state) = match fields.take("stream_options") {
