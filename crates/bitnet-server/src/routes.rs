@@ -54,6 +54,7 @@ pub(crate) static ROUTES: &[Route] = &[
     // Names of models may hold slashes.
     Route::get("/v1/models/{*name}", "/v1/models", || get(api::model)),
     Route::post("/v1/chat/completions", "/v1/chat/completions", || post(api::chat)),
+    Route::post("/v1/responses", "/v1/responses", || post(api::responses)),
     Route::post("/v1/completions", "/v1/completions", || post(api::completions)),
     Route::post("/v1/embeddings", "/v1/embeddings", || post(api::embeddings)),
     Route::post("/api/chat", "/api/chat", || post(ollama::chat)),

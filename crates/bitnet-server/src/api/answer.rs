@@ -96,7 +96,7 @@ fn event(out: &mut String, value: &Value) {
 }
 
 /// A unique number that cannot be guessed.
-fn unique() -> u64 {
+pub(super) fn unique() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     RandomState::new().hash_one(COUNT.fetch_add(1, Relaxed))
 }

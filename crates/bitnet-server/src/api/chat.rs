@@ -14,7 +14,7 @@ use super::{Answer, ApiError, Asked, Draft, Fields, GenerationParams, generated,
 use crate::state::App;
 
 /// Most messages of a conversation.
-const MAX_MESSAGES: usize = 4096;
+pub(super) const MAX_MESSAGES: usize = 4096;
 
 /// Answers a conversation.
 pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {

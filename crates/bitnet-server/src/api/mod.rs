@@ -14,6 +14,7 @@ mod models;
 pub(crate) mod ollama;
 mod params;
 mod pieces;
+mod responses;
 mod status;
 mod tools;
 mod weight;
@@ -44,6 +45,7 @@ pub(crate) use inner_loss::inner_loss;
 pub(crate) use models::{model, models};
 use params::GenerationParams;
 use pieces::json_in_pieces;
+pub(crate) use responses::responses;
 use serde_json::Value;
 pub(crate) use status::{health, metrics};
 
@@ -245,6 +247,7 @@ pub(crate) fn plan_only(app: &App, path: &str, body: &[u8]) -> u16 {
     };
     let planned = match path {
         "/v1/chat/completions" => chat::plan(app, body).and_then(prepared),
+        "/v1/responses" => responses::plan(app, body).and_then(prepared),
         "/v1/completions" => completions::plan(app, body).and_then(prepared),
         "/api/chat" => ollama::plan_chat(app, body).and_then(prepared),
         "/api/generate" => ollama::plan_generate(app, body).and_then(prepared),

@@ -31,6 +31,8 @@ pub(crate) struct GenerationParams {
     /// The number of most probable tokens to report, if probabilities are requested.
     pub(crate) logprobs: Option<usize>,
     sampling: SamplingOptions,
+    /// Most new tokens, if the request says so.
+    asked: Option<usize>,
     max_tokens: usize,
     stop: Vec<String>,
     logit_bias: Vec<(u32, f32)>,
@@ -85,6 +87,7 @@ impl GenerationParams {
             ("regex", &[]),
         ])?;
         Ok(Self {
+            asked,
             include_usage,
             include_state,
             n: fields.integer("n", 1..=app.options.max_choices)?.unwrap_or(1),
@@ -112,6 +115,7 @@ impl GenerationParams {
             n: 1,
             logprobs: None,
             sampling: sampling.apply(app.model.default_sampling()).with_seed(seed),
+            asked: None,
             max_tokens: max_tokens.min(app.max_tokens),
             stop,
             logit_bias: Vec::new(),
@@ -141,6 +145,16 @@ impl GenerationParams {
             options.constraint = self.constraint.as_ref().map(|(_, c)| c.clone());
         }
         options
+    }
+
+    /// How tokens are chosen.
+    pub(crate) fn sampling(&self) -> &SamplingOptions {
+        &self.sampling
+    }
+
+    /// The limit of new tokens that the request sets.
+    pub(crate) fn asked_tokens(&self) -> Option<usize> {
+        self.asked
     }
 
     /// Most new tokens of each text.

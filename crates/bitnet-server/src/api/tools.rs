@@ -45,10 +45,7 @@ impl Choice {
         example: &str,
         named: impl FnOnce(&Value) -> Option<&str>,
     ) -> Result<Self, ApiError> {
-        let value = match fields.take("tool_choice") {
-            None => return Ok(Self::Auto),
-            Some(value) => value,
-        };
+        let Some(value) = fields.take("tool_choice") else { return Ok(Self::Auto) };
         match value.as_str() {
             Some("auto") => return Ok(Self::Auto),
             Some("none") => return Ok(Self::Never),
