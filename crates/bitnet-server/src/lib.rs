@@ -30,6 +30,7 @@ mod engine;
 mod error;
 mod gate;
 mod metrics;
+mod models;
 mod net;
 mod options;
 #[cfg(feature = "page")]
@@ -38,10 +39,12 @@ mod pool;
 mod routes;
 mod server;
 mod service;
+mod shelf;
 mod state;
 mod workers;
 
 pub use error::ServerError;
+pub use models::{LoadFailure, Models};
 pub use options::{ApiKey, Options};
 pub use server::{Handle, Server};
 pub use service::Service;

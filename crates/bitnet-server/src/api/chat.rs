@@ -11,18 +11,17 @@ use serde_json::{Map, Value, json};
 use super::answer::Form;
 use super::tools::{NO_TOOLS, Tools, form};
 use super::{Answer, ApiError, Asked, Draft, Fields, GenerationParams, generated, quoted, take_model};
-use crate::state::App;
+use crate::state::{App, Site};
 
 /// Most messages of a conversation.
 pub(super) const MAX_MESSAGES: usize = 4096;
 
 /// Answers a conversation.
-pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    generated(app, request, plan).await
+pub(crate) async fn chat(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    generated(site, request, plan).await
 }
 
-pub(super) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+pub(super) fn plan(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
     take_model(&mut fields, app)?;
     let messages = messages(&mut fields, app)?;
     // Without a limit an answer may take the rest of the context.

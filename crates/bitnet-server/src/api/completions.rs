@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Echo, Form};
 use super::{Answer, ApiError, Asked, Draft, Fields, GenerationParams, generated, take_model};
-use crate::state::App;
+use crate::state::{App, Site};
 
 /// The default number of new tokens, which is that of OpenAI.
 const DEFAULT_TOKENS: usize = 16;
@@ -17,12 +17,11 @@ const DEFAULT_TOKENS: usize = 16;
 const MAX_ECHO_TOKENS: usize = 1 << 16;
 
 /// Goes on with a text.
-pub(crate) async fn completions(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    generated(app, request, plan).await
+pub(crate) async fn completions(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    generated(site, request, plan).await
 }
 
-pub(super) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+pub(super) fn plan(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
     take_model(&mut fields, app)?;
     let echo = fields.boolean("echo")?;
     let Some(prompt) = fields.take("prompt") else { return Err(fields.wrong("prompt", "it is missing")) };

@@ -5,6 +5,7 @@ mod embeds;
 mod losses;
 mod queue;
 mod scores;
+mod turns;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +24,7 @@ pub(crate) use losses::{LossPoint, Losses};
 pub(crate) use queue::{Choice, Embed, End, Event, Failure, Generate, Job, Progress, Queue, Refused, Usage};
 use queue::{Room, Seat};
 pub(crate) use scores::Scores;
+pub(crate) use turns::Turns;
 
 /// Tokens of texts to make vectors of that pass at once while nothing is generated.
 const EMBED_STEP: usize = 256;
@@ -59,6 +61,7 @@ impl Engine {
         sizes: Sizes,
         constraint_bytes: Arc<Budget>,
         metrics: Arc<Metrics>,
+        turns: Option<Arc<Turns>>,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(sizes.max_sessions.saturating_add(sizes.short_sessions), sizes.queue));
         let mut worker = Worker {
@@ -71,6 +74,7 @@ impl Engine {
             sizes,
             constraint_bytes,
             metrics,
+            turns,
             model,
         };
         let ended = Arc::new((Mutex::new(None), Condvar::new()));
@@ -167,6 +171,8 @@ struct Worker {
     sizes: Sizes,
     constraint_bytes: Arc<Budget>,
     metrics: Arc<Metrics>,
+    /// The turns of the engines of several models.
+    turns: Option<Arc<Turns>>,
 }
 
 impl Worker {
@@ -187,9 +193,12 @@ impl Worker {
                 _ => {}
             }
             self.drop_disconnected();
+            let turns = self.turns.clone();
+            let turn = turns.as_ref().map(|turns| turns.take());
             self.embed();
             self.read();
             self.step();
+            drop(turn);
             self.report();
             self.weigh();
         }

@@ -44,10 +44,10 @@ fn part(form: Form, name: &str, text: &str, done: bool) -> Value {
     }
 }
 
-/// The answer to a request without a text: that the model is loaded, which it always is.
-pub(super) fn loaded(form: Form, name: &str) -> Value {
+/// The answer to a request without a text: that the model is loaded, or, if it is not `kept`, that it will leave.
+pub(super) fn loaded(form: Form, name: &str, kept: bool) -> Value {
     let mut answer = part(form, name, "", true);
-    answer["done_reason"] = "load".into();
+    answer["done_reason"] = if kept { "load" } else { "unload" }.into();
     answer
 }
 

@@ -13,17 +13,16 @@ use crate::api::answer::Form;
 use crate::api::chat::read_messages;
 use crate::api::tools::{NO_TOOLS, Tools};
 use crate::api::{ApiError, Asked, Draft, Fields, generated, take_model};
-use crate::state::App;
+use crate::state::{App, Site};
 
 /// Answers a conversation.
-pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    generated(app, request, plan).await
+pub(crate) async fn chat(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    generated(site, request, plan).await
 }
 
-pub(in crate::api) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+pub(in crate::api) fn plan(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
     let name = take_model(&mut fields, app)?;
-    options::keep_alive(&mut fields)?;
+    let kept = options::keep_alive(&mut fields, app)?;
     let mut params = options::params(&mut fields, app)?;
     let mut render = RenderOptions::default();
     if let Some(think) = options::think(&mut fields)? {
@@ -40,7 +39,7 @@ pub(in crate::api) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
     };
     fields.leave();
     if messages.is_empty() {
-        return Ok(Asked::Nothing(loaded(Form::Chat, &name)));
+        return Ok(Asked::Nothing(loaded(Form::Chat, &name, kept)));
     }
     let ids = encode(app, &messages, &render, truncate)?;
     let answer = Box::new(Answer::new(app, Form::Chat, name, &params, calling, None));

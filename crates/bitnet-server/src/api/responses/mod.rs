@@ -13,16 +13,15 @@ use serde_json::{Map, Value, json};
 
 use super::tools::{Choice, Tools, list};
 use super::{ApiError, Asked, Draft, Fields, GenerationParams, generated, quoted, take_model};
-use crate::state::App;
+use crate::state::{App, Site};
 use answer::Answer;
 
 /// Answers a conversation.
-pub(crate) async fn responses(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    generated(app, request, plan).await
+pub(crate) async fn responses(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    generated(site, request, plan).await
 }
 
-pub(in crate::api) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+pub(in crate::api) fn plan(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
     take_model(&mut fields, app)?;
     let instructions = fields.text("instructions")?;
     let messages = input::messages(&mut fields, instructions.as_deref(), app)?;
