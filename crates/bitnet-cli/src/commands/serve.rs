@@ -180,7 +180,8 @@ pub(crate) fn execute(args: &ServeArgs, ui: &Ui) -> Result<(), CliError> {
     let threads = loaded.as_ref().map_or_else(String::new, |model| format!("{} threads, ", model.engine().threads()));
     // Only the server holds it from here on, so that it can leave memory.
     drop(loaded);
-    options.memory_limit = args.limits.memory_limit.or_else(|| (models.len() > 1).then(models::default_limit).flatten());
+    options.memory_limit =
+        args.limits.memory_limit.or_else(|| (models.len() > 1).then(models::default_limit).flatten());
     let open = args.without_key && !options.address.ip().is_loopback();
     #[cfg(feature = "page")]
     let has_page = options.page;

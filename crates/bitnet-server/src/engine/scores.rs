@@ -5,6 +5,9 @@ use tokio::sync::oneshot;
 
 use super::{Failure, Reading};
 
+/// A token whose logits are all computed counts for so many that are only read: the head is a large matrix.
+const HEAD_COST: usize = 4;
+
 /// The receiver of the probabilities.
 pub(crate) type Answer = oneshot::Sender<Result<Vec<TokenLogprob>, Failure>>;
 
@@ -41,7 +44,7 @@ impl Reading for Scores {
 
     fn step(&mut self, tokens: usize) -> bool {
         let Some(scoring) = &mut self.scoring else { return true };
-        if let Err(error) = scoring.step(tokens) {
+        if let Err(error) = scoring.step(tokens / HEAD_COST) {
             self.end(Err(Failure::Model(error)));
             return true;
         }

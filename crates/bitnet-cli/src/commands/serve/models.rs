@@ -123,13 +123,16 @@ fn share_of_memory(percent: u64) -> Option<u64> {
 
 /// A size with its unit (`6GiB`, `800M`), or a share of the machine's memory (`60%`).
 pub(super) fn memory(text: &str) -> Result<u64, String> {
-    let must = || "it must be a size with a unit, as in 6GiB or 800MiB, or a share of the machine's memory, as in 60%".to_owned();
+    let must = || {
+        "it must be a size with a unit, as in 6GiB or 800MiB, or a share of the machine's memory, as in 60%".to_owned()
+    };
     let unit = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(must)?;
     let (number, unit) = text.split_at(unit);
     let number: u64 = number.parse().map_err(|_| must())?;
     let shift = match unit.to_ascii_lowercase().as_str() {
         "%" if (1..=100).contains(&number) => {
-            return share_of_memory(number).ok_or_else(|| "this system does not tell its memory: give a size".to_owned());
+            return share_of_memory(number)
+                .ok_or_else(|| "this system does not tell its memory: give a size".to_owned());
         }
         "k" | "kib" => 10,
         "m" | "mib" => 20,
@@ -176,7 +179,8 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
         }
     }
     if found.is_empty() {
-        let problem = format!("--models: there is no GGUF file in {}, and no folder with a config.json", folder.display());
+        let problem =
+            format!("--models: there is no GGUF file in {}, and no folder with a config.json", folder.display());
         return Err(CliError::usage(problem));
     }
     found.sort();
@@ -221,9 +225,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: usize| std::fs::write(folder.path().join(name), vec![0; bytes]).unwrap();
         assert!(in_folder(folder.path()).is_err());
-        for (name, bytes) in
-            [("b.gguf", 3), ("a.gguf", 1), ("big-00001-of-00002.gguf", 5), ("big-00002-of-00002.gguf", 7), ("readme.md", 9), (".c.gguf", 1)]
-        {
+        for (name, bytes) in [
+            ("b.gguf", 3),
+            ("a.gguf", 1),
+            ("big-00001-of-00002.gguf", 5),
+            ("big-00002-of-00002.gguf", 7),
+            ("readme.md", 9),
+            (".c.gguf", 1),
+        ] {
             write(name, bytes);
         }
         for name in ["hf", "other"] {
