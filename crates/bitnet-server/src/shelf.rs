@@ -22,6 +22,8 @@ use crate::{ServerError, api};
 
 /// A loaded model stays so many times as long as its loading took.
 const STAY_FACTOR: u32 = 10;
+/// A model that cannot be loaded is not tried again for so long at least.
+const REST: Duration = Duration::from_secs(1);
 /// How long the engine of a model that leaves may take to notice.
 const LEAVE_LIMIT: Duration = Duration::from_secs(60);
 
@@ -388,7 +390,7 @@ impl Shelf {
                 let why = format!(
                     "it needs {needed} bytes of memory, and {least} of the {limit} allowed ones are free at best"
                 );
-                state.slots[at].failure = Some((why, until(now, self.stay(Duration::ZERO))));
+                state.slots[at].failure = Some((why, until(now, self.stay(Duration::ZERO).max(REST))));
                 self.news.notify_waiters();
                 continue;
             }
@@ -477,7 +479,7 @@ impl Shelf {
                 Err(why) => {
                     tracing::warn!(model = self.entries[at].name, error = why, "a model could not be loaded");
                     self.kit.metrics.load_failures.fetch_add(1, Relaxed);
-                    slot.failure = Some((presentable(why), stays));
+                    slot.failure = Some((presentable(why), stays.max(until(now, REST))));
                     slot.place = Place::Away;
                 }
             }
