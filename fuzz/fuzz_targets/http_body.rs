@@ -7,11 +7,12 @@ use std::time::Duration;
 use bitnet_server::{Options, Service};
 use libfuzzer_sys::fuzz_target;
 
-static PATHS: [&str; 8] = [
+static PATHS: [&str; 9] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
     "/bitnet/inner-loss",
+    "/v1/responses",
     "/api/chat",
     "/api/generate",
     "/api/embed",

@@ -161,8 +161,8 @@ pub(crate) fn story() -> Result<(), XtaskError> {
     Ok(())
 }
 
-/// The official Python clients of OpenAI's and Ollama's interfaces against `bitnet serve`; they are installed into a
-/// separate folder.
+/// The official clients of OpenAI's and Ollama's interfaces against `bitnet serve`, those for Python and those for
+/// JavaScript; they are installed into folders of their own.
 ///
 /// # Errors
 /// If a check fails; in continuous integration also if Python is absent or the client cannot be installed.
@@ -195,6 +195,13 @@ pub(crate) fn server_clients() -> Result<Outcome, XtaskError> {
     for script in ["openai_client.py", "ollama_client.py"] {
         run(&python, &[&format!("{TESTS}/{script}"), &program("bitnet")], &[("PYTHONDONTWRITEBYTECODE", "1")])?;
     }
+    for tool in ["node", "npm"] {
+        if !works(tool, &["--version"]) {
+            return missing(tool, "install Node 20 with npm, as `.ci/run` does");
+        }
+    }
+    let bitnet = crate::shell::root().join(program("bitnet")).display().to_string();
+    crate::web::script(&format!("{TESTS}/js"), &["check"], &[("BITNET", &bitnet)])?;
     Ok(Outcome::Done)
 }
 

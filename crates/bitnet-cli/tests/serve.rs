@@ -174,6 +174,56 @@ fn keys_come_from_the_environment_or_a_file_and_names_from_options() {
     }
 }
 
+/// Models by name, from options and from a folder; a file that is damaged is an error of its requests, which do not learn
+/// where it is.
+#[cfg(unix)]
+#[test]
+fn several_models_are_told_apart_by_their_names() {
+    let p = Place::new();
+    let models = test_support::workspace_dir().join("models");
+    let (folder, empty) = (p.path("models"), p.path("empty"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::create_dir(&empty).unwrap();
+    p.write("models/damaged.gguf", "no model");
+    std::os::unix::fs::symlink(models.join("tinystories-5m.gguf"), folder.join("second.gguf")).unwrap();
+    let first = models.join("tiny-stories.gguf");
+    let options =
+        ["serve", "--port", "0", "-t", "1", "-m", arg(&first), "--models", arg(&folder), "--memory-limit", "90%"];
+    let serving = Serving::start(p.command(&options));
+    assert!(serving.line.contains("models tiny-stories, damaged, second, 1 threads"), "{:?}", serving.line);
+    let listed = serving.client.get("/v1/models").unwrap().ok();
+    let told: Vec<(String, bool)> = listed["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| (m["id"].as_str().unwrap().to_owned(), m["loaded"].as_bool().unwrap()))
+        .collect();
+    let expected = [("tiny-stories", true), ("damaged", false), ("second", false)];
+    assert_eq!(told, expected.map(|(name, loaded)| (name.to_owned(), loaded)));
+    let ask = |name: &str| {
+        let request = json!({"model": name, "prompt": "Once upon a time", "max_tokens": 4});
+        serving.client.post("/v1/completions", &request).unwrap()
+    };
+    for name in ["second", "tiny-stories"] {
+        assert_eq!(ask(name).ok()["model"], name);
+    }
+    let refused = ask("damaged");
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (500, &json!("model_not_loaded")));
+    assert!(!refused.text().contains(arg(&folder)), "{}", refused.text());
+    let (code, said) = serving.end("-TERM");
+    assert_eq!(code, Some(0), "{said}");
+    // What does not go together.
+    for (more, words) in [
+        (&["--name", "x"][..], "--name"),
+        (&["--memory-limit", "5"], "6GiB"),
+        (&["--models", arg(&empty)], "no GGUF file"),
+    ] {
+        let base = ["serve", "--port", "0", "-m", arg(&first), "-m", arg(&folder.join("second.gguf"))];
+        p.run(&[&base[..], more].concat()).fails(2, words);
+    }
+    p.run(&["serve", "--port", "0", "-m", arg(&first), "-m", arg(&first)]).fails(1, "different names");
+}
+
 #[test]
 fn what_is_wrong_is_said_with_a_way_out() {
     let p = Place::new();

@@ -212,7 +212,7 @@ impl From<Failure> for ApiError {
 }
 
 /// The message of a library, unless it is the text of a panic: that is for developers, not for clients.
-fn presentable(message: String) -> String {
+pub(crate) fn presentable(message: String) -> String {
     if !message.contains("panic: ") && !message.contains("panicked at") {
         return message;
     }

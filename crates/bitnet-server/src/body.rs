@@ -12,7 +12,7 @@ use hyper::body::Body as _;
 use crate::api_error::{ApiError, quoted};
 use crate::budget::Share;
 use crate::net::Peer;
-use crate::state::App;
+use crate::state::Site;
 
 /// All bodies together may take so many times the longest one, and [`BODY_BUDGET_BASE`].
 const BODY_BUDGET_FACTOR: usize = 16;
@@ -38,7 +38,7 @@ impl Deref for Bytes {
     }
 }
 
-impl App {
+impl Site {
     /// The body of a request, whose content type must be JSON: a form on a web page cannot send that, so no page can
     /// secretly use a server through its reader's browser.
     pub(crate) async fn read_body(&self, request: Request) -> Result<Bytes, ApiError> {

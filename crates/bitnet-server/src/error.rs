@@ -44,9 +44,26 @@ pub enum ServerError {
     /// A name by which no client can call.
     #[error("{name:?} is not a host name; give it without scheme and port, as in box.example (--allow-host)")]
     HostName { name: String },
+    /// An origin that no browser sends.
+    #[error(
+        "{origin:?} is not an origin of web pages; give its scheme and host as a browser does, as in https://example.org or \
+         http://localhost:3000, or * for all of them (--cors)"
+    )]
+    Origin { origin: String },
     /// A limit that lets nothing through.
     #[error("{option} is 0; it must be at least 1")]
     Limit { option: &'static str },
+    /// A server without a model.
+    #[error("there is no model to serve; give at least one")]
+    NoModels,
+    /// Two models that clients could not tell apart.
+    #[error("two models are called {name:?}; give files of different names")]
+    SameName { name: String },
+    /// Models that are in memory from the begin and take too much of it.
+    #[error(
+        "the models that are loaded at the start take {needed} bytes of memory, and {limit} are allowed; raise the limit (--memory-limit)"
+    )]
+    Memory { needed: u64, limit: u64 },
     /// A model that cannot read text.
     #[error("the model has no tokenizer, so it cannot be asked in text; give one (a tokenizer.json)")]
     NoTokenizer,

@@ -7,14 +7,15 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 
 use crate::api_error::ApiError;
+use crate::cors;
 use crate::routes::is_page;
-use crate::state::App;
+use crate::state::Site;
 use crate::{Options, ServerError};
 
 /// Rules that decide whether a request may pass.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    pub(crate) app: Arc<App>,
+    pub(crate) site: Arc<Site>,
     /// Which names are answered; `None` for all.
     names: Option<Names>,
 }
@@ -30,21 +31,21 @@ enum Names {
 
 impl Gate {
     /// For a server that listens at `address`; `None` if another program listens and decides.
-    pub(crate) fn new(app: Arc<App>, address: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(site: Arc<Site>, address: Option<SocketAddr>) -> Self {
         let names = match address {
-            Some(address) if app.options.api_key.is_none() => {
+            Some(address) if site.options.api_key.is_none() => {
                 Some(if address.ip().is_loopback() { Names::Loopback } else { Names::Numbers })
             }
             _ => None,
         };
-        Self { app, names }
+        Self { site, names }
     }
 
     /// Whether the request may pass.
     pub(crate) fn authorize(&self, request: &Request) -> Result<(), ApiError> {
         let hosts = hosts(request)?;
         if let Some(names) = self.names
-            && !hosts.iter().all(|host| names.allow(host, &self.app.options.allow_hosts))
+            && !hosts.iter().all(|host| names.allow(host, &self.site.options.allow_hosts))
         {
             // A web page that someone opened on this machine can send requests here under a name of its own (DNS
             // rebinding).
@@ -52,11 +53,12 @@ impl Gate {
                 those it was started with (--allow-host); start it with a key to call it otherwise";
             return Err(ApiError::new(StatusCode::FORBIDDEN, "permission_error", message).code("host_not_allowed"));
         }
-        let Some(key) = &self.app.options.api_key else { return Ok(()) };
+        let Some(key) = &self.site.options.api_key else { return Ok(()) };
         let path = request.uri().path();
-        // Health checks need no key, nor do the files of the page, which asks for it.
+        // Health checks need no key, nor do the files of the page, which asks for it; browsers ask without one.
         if path == "/health"
-            || is_page(path, &self.app.options)
+            || cors::is_preflight(request, &self.site.options)
+            || is_page(path, &self.site.options)
             || bearer(request.headers()).is_some_and(|given| key.is(given))
         {
             return Ok(());
@@ -172,10 +174,10 @@ mod tests {
     fn other_names_are_refused_wherever_there_is_no_key() {
         let start = |key: Option<&str>| {
             let options = Options { api_key: key.map(crate::ApiKey::new), ..Options::default() };
-            crate::Service::start(bitnet::Model::tiny().unwrap(), options).unwrap().app
+            crate::Service::start(bitnet::Model::tiny().unwrap(), options).unwrap().site
         };
-        let admits = |app: &Arc<App>, address: [u8; 4], host: &str| {
-            let gate = Gate::new(app.clone(), Some((address, 80).into()));
+        let admits = |site: &Arc<Site>, address: [u8; 4], host: &str| {
+            let gate = Gate::new(site.clone(), Some((address, 80).into()));
             let request = Request::builder().uri("/health").header(header::HOST, host).body(Body::empty()).unwrap();
             gate.authorize(&request).is_ok()
         };

@@ -24,11 +24,13 @@ mod api;
 mod api_error;
 mod body;
 mod budget;
+mod cors;
 mod dialect;
 mod engine;
 mod error;
 mod gate;
 mod metrics;
+mod models;
 mod net;
 mod options;
 #[cfg(feature = "page")]
@@ -37,10 +39,12 @@ mod pool;
 mod routes;
 mod server;
 mod service;
+mod shelf;
 mod state;
 mod workers;
 
 pub use error::ServerError;
+pub use models::{LoadFailure, Models};
 pub use options::{ApiKey, Options};
 pub use server::{Handle, Server};
 pub use service::Service;

@@ -63,6 +63,10 @@ pub(crate) struct Metrics {
     pub(crate) constraints_refused: AtomicU64,
     /// Constraints that cannot be used, or were not ready in time.
     pub(crate) constraints_failed: AtomicU64,
+    /// Models that were loaded, that could not be, and that left memory.
+    pub(crate) loaded: AtomicU64,
+    pub(crate) load_failures: AtomicU64,
+    pub(crate) left: AtomicU64,
     /// Connections that were closed to make room for others.
     pub(crate) evicted: AtomicU64,
     /// Connections now.
@@ -84,6 +88,8 @@ pub(crate) struct Gauges {
     pub(crate) constraints: usize,
     /// Memory of the constraints of all texts.
     pub(crate) constraint_bytes: usize,
+    /// Models in memory.
+    pub(crate) models: usize,
 }
 
 impl Metrics {
@@ -116,6 +122,9 @@ impl Metrics {
                 "Constraints that were invalid or not compiled in time.",
                 &self.constraints_failed,
             ),
+            ("bitnet_model_loads_total", "Models loaded for requests.", &self.loaded),
+            ("bitnet_model_load_failures_total", "Models that could not be loaded.", &self.load_failures),
+            ("bitnet_model_unloads_total", "Models that left memory.", &self.left),
             ("bitnet_connections_evicted_total", "Idle connections closed to make room for others.", &self.evicted),
         ];
         for (name, help, value) in counters {
@@ -130,6 +139,7 @@ impl Metrics {
             ("bitnet_prompt_queue_length", "Large requests waiting to be parsed.", now.unread),
             ("bitnet_constraint_queue_length", "Constraints waiting to be compiled.", now.constraints),
             ("bitnet_constraint_bytes", "Memory used by the constraints of all sequences.", now.constraint_bytes),
+            ("bitnet_models_loaded", "Models in memory.", now.models),
             ("bitnet_connections", "Connections.", self.connections.load(Relaxed) as usize),
         ];
         for (name, help, value) in gauges {

@@ -57,8 +57,18 @@ impl std::fmt::Debug for ApiKey {
 pub struct Options {
     /// The address to listen at; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Name of the model for clients; by default the name of its file.
+    /// Name of the first model for clients; by default the name of its file.
     pub name: Option<String>,
+    /// Bytes that all models in memory may take together: their weights, and [`Options::cache_bytes`] for each. The states of
+    /// texts that are generated come on top. When a model is to be loaded and there is no room, those leave that have been
+    /// without a request longest.
+    pub memory_limit: Option<u64>,
+    /// Longest wait of a request until the model that it names was loaded.
+    pub load_timeout: Duration,
+    /// How long a model that was loaded stays at least, before it leaves for another one or because a client asked for
+    /// that; in any case it stays ten times as long as its loading took. A model that could not be loaded is not tried
+    /// again for as long. So a client cannot keep the machine loading.
+    pub model_stay: Duration,
     /// Key that clients must send as `Authorization: Bearer KEY`.
     pub api_key: Option<ApiKey>,
     /// Whether to listen on other addresses than loopback without a key.
@@ -66,6 +76,10 @@ pub struct Options {
     /// Host names (`Host`), without a port, that are allowed for a server without a key in addition to those of this
     /// machine. A web page can send requests here under its own name (DNS rebinding), so other names are rejected.
     pub allow_hosts: Vec<String>,
+    /// Origins of web pages that may use the server from a browser, as in `http://localhost:3000`. Other pages can
+    /// neither send requests nor read answers. With `*` all pages can that anyone opens in a browser on a machine that
+    /// reaches the server: it is for machines of one's own that open no pages of strangers.
+    pub cors_origins: Vec<String>,
     /// Whether the page is served at `/`: a front end for browsers, which uses the endpoints like any other client.
     #[cfg(feature = "page")]
     pub page: bool,
@@ -83,7 +97,8 @@ pub struct Options {
     pub max_tokens: Option<usize>,
     /// Most texts that one request may ask for (`n`, several prompts).
     pub max_choices: usize,
-    /// Bytes of ended texts that are kept, so that their continuations need not read them again; 0 keeps none.
+    /// Bytes of ended texts that are kept for each model, so that their continuations need not read them again; 0 keeps
+    /// none.
     pub cache_bytes: usize,
     /// Longest body of a request in bytes.
     pub body_bytes: usize,
@@ -125,9 +140,13 @@ impl Default for Options {
         Self {
             address: (Ipv4Addr::LOCALHOST, 8080).into(),
             name: None,
+            memory_limit: None,
+            load_timeout: Duration::from_secs(120),
+            model_stay: Duration::from_secs(10),
             api_key: None,
             without_key: false,
             allow_hosts: Vec::new(),
+            cors_origins: Vec::new(),
             #[cfg(feature = "page")]
             page: false,
             max_sessions: 8,

@@ -9,7 +9,7 @@ use axum::routing::{MethodRouter, any, get, post};
 use crate::api::{self, ollama};
 use crate::dialect::Dialect;
 use crate::options::Options;
-use crate::state::App;
+use crate::state::Site;
 
 /// An endpoint.
 pub(crate) struct Route {
@@ -19,15 +19,15 @@ pub(crate) struct Route {
     pub(crate) method: Method,
     /// Its name in the metrics.
     pub(crate) label: &'static str,
-    handler: fn() -> MethodRouter<Arc<App>>,
+    handler: fn() -> MethodRouter<Arc<Site>>,
 }
 
 impl Route {
-    pub(crate) const fn get(path: &'static str, label: &'static str, handler: fn() -> MethodRouter<Arc<App>>) -> Self {
+    pub(crate) const fn get(path: &'static str, label: &'static str, handler: fn() -> MethodRouter<Arc<Site>>) -> Self {
         Self { path, method: Method::GET, label, handler }
     }
 
-    const fn post(path: &'static str, label: &'static str, handler: fn() -> MethodRouter<Arc<App>>) -> Self {
+    const fn post(path: &'static str, label: &'static str, handler: fn() -> MethodRouter<Arc<Site>>) -> Self {
         Self { path, method: Method::POST, label, handler }
     }
 
@@ -54,6 +54,7 @@ pub(crate) static ROUTES: &[Route] = &[
     // Names of models may hold slashes.
     Route::get("/v1/models/{*name}", "/v1/models", || get(api::model)),
     Route::post("/v1/chat/completions", "/v1/chat/completions", || post(api::chat)),
+    Route::post("/v1/responses", "/v1/responses", || post(api::responses)),
     Route::post("/v1/completions", "/v1/completions", || post(api::completions)),
     Route::post("/v1/embeddings", "/v1/embeddings", || post(api::embeddings)),
     Route::post("/api/chat", "/api/chat", || post(ollama::chat)),
@@ -88,7 +89,7 @@ fn page(_: &Options) -> &'static [Route] {
 }
 
 /// A router of all endpoints, and of the page if it is served.
-pub(crate) fn router(options: &Options) -> Router<Arc<App>> {
+pub(crate) fn router(options: &Options) -> Router<Arc<Site>> {
     let all = ROUTES.iter().chain(page(options));
     all.fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
 }

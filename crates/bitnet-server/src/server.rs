@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use crate::net::{Connection, Places};
 use crate::pool::told;
 use crate::service::ENGINE_END_LIMIT;
-use crate::{Options, ServerError, Service};
+use crate::{Models, Options, ServerError, Service};
 
 /// How long connections may take to send their rest after the engine has ended; less than the time until the end.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
@@ -22,7 +22,7 @@ const SPARE: Duration = Duration::from_millis(200);
 /// help.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A model with an OpenAI-compatible HTTP interface.
+/// One model or several with an OpenAI-compatible HTTP interface.
 ///
 /// ```no_run
 /// use bitnet_server::{Options, Server};
@@ -61,7 +61,7 @@ impl Server {
     /// # Errors
     /// [`ServerError::Open`] for an address that other machines can reach, without a key; an address at which this
     /// process cannot listen; the errors of [`Service::start`].
-    pub fn bind(model: bitnet::Model, options: Options) -> Result<Self, ServerError> {
+    pub fn bind(models: impl Into<Models>, options: Options) -> Result<Self, ServerError> {
         let address = options.address;
         if !address.ip().is_loopback() && options.api_key.is_none() && !options.without_key {
             return Err(ServerError::Open { address });
@@ -72,7 +72,7 @@ impl Server {
         })?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let service = Service::start(model, options)?;
+        let service = Service::start(models, options)?;
         Ok(Self { service, listener, address, closing: watch::Sender::new(false) })
     }
 
@@ -81,7 +81,7 @@ impl Server {
         self.address
     }
 
-    /// The model that it serves.
+    /// The models that it serves.
     pub fn service(&self) -> &Service {
         &self.service
     }
@@ -109,7 +109,7 @@ impl Server {
     pub fn run_until_signal(self) -> Result<(), ServerError> {
         let runtime = runtime()?;
         let handle = self.handle();
-        let last = self.service.app.options.grace + ENGINE_END_LIMIT;
+        let last = self.service.site.options.grace + ENGINE_END_LIMIT;
         let (ended, mut news) = oneshot::channel();
         // Signals have this thread for themselves, so that no other work can keep them from having their
         // effect.
@@ -136,11 +136,11 @@ impl Server {
 
     fn run_in(self, runtime: Runtime) -> Result<(), ServerError> {
         let Self { service, listener, address, closing } = self;
-        let (options, metrics) = (&service.app.options, service.app.metrics.clone());
+        let (options, metrics) = (&service.site.options, service.site.metrics.clone());
         let places = Places::new(options.max_connections, options.head_timeout, metrics);
         let served = runtime.block_on(accept(&service, listener, address, &closing, &places));
         // New requests on old connections are rejected from here on.
-        let deadline = Instant::now() + service.app.options.grace;
+        let deadline = Instant::now() + service.site.options.grace;
         let ended = service.shut_down_at(deadline);
         let left = LAST_WORDS.min((deadline + ENGINE_END_LIMIT).saturating_duration_since(Instant::now()));
         if runtime.block_on(async { tokio::time::timeout(left, places.all_free()).await.is_err() }) {
@@ -176,8 +176,8 @@ async fn accept(
         match next {
             (Ok((stream, _)), Some(place)) => {
                 let connection = Connection { router: router.clone(), closing: closing.subscribe(), place };
-                let app = service.app.clone();
-                tokio::spawn(async move { connection.serve(stream, &app.options).await });
+                let site = service.site.clone();
+                tokio::spawn(async move { connection.serve(stream, &site.options).await });
             }
             (Err(error), _) => {
                 tracing::warn!(%error, "a connection could not be accepted");

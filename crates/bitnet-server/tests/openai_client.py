@@ -7,12 +7,18 @@ Starts the server itself, on a free port, with the model that comes with the pro
 
 import asyncio
 import json
+import pathlib
 import sys
 import time
 
 import openai
 
 from serving import KEY, MODEL, end, metric, refused, start
+
+HERE = pathlib.Path(__file__).resolve().parent
+TOOLS = str(HERE / "tools.jinja")
+SMALL = str(HERE.parent.parent / "bitnet" / "models" / "tiny-stories-ttt.gguf")
+OTHER = str(HERE.parent.parent.parent / "models" / "tinystories-5m.gguf")
 
 
 def models(client):
@@ -105,6 +111,106 @@ def errors(client, url):
     refused(openai.AuthenticationError, lambda: stranger.models.list(), code="invalid_api_key")
 
 
+def echo(client):
+    ask = dict(model=MODEL, prompt="Once upon a time", temperature=0.8, seed=3)
+    plain = client.completions.create(**ask, max_tokens=10).choices[0].text
+    told = client.completions.create(**ask, max_tokens=10, echo=True, logprobs=2).choices[0]
+    assert told.text == ask["prompt"] + plain
+    assert "".join(told.logprobs.tokens) == told.text and told.logprobs.text_offset[0] == 0
+    # As tools that measure models do: the probabilities of given tokens, the first of which has none.
+    scored = client.completions.create(model=MODEL, prompt=[5, 600, 700, 800], max_tokens=0, echo=True, logprobs=1).choices[0]
+    assert scored.finish_reason == "length" and len(scored.logprobs.tokens) == 4
+    assert scored.logprobs.token_logprobs[0] is None and scored.logprobs.top_logprobs[0] is None
+    assert all(p <= max(top.values()) for p, top in zip(scored.logprobs.token_logprobs[1:], scored.logprobs.top_logprobs[1:]))
+
+
+def responses(client):
+    ask = dict(model=MODEL, instructions="You tell stories.", input="Of a dog!", max_output_tokens=25, extra_body={"seed": 1})
+    whole = client.responses.create(**ask)
+    assert whole.object == "response" and whole.status in ("completed", "incomplete") and len(whole.output_text) > 5
+    said = [{"role": "system", "content": "You tell stories."}, {"role": "user", "content": "Of a dog!"}]
+    chat = client.chat.completions.create(model=MODEL, messages=said, max_completion_tokens=25, seed=1)
+    assert whole.output_text == chat.choices[0].message.content
+    assert whole.usage.total_tokens == chat.usage.total_tokens
+    events = list(client.responses.create(**ask, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [event.type for event in events[:3]] == ["response.created", "response.in_progress", "response.output_item.added"]
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == whole.output_text
+    assert events[-1].type == f"response.{whole.status}" and events[-1].response.output_text == whole.output_text
+    # The helper wants an answer that was not cut off.
+    ended = dict(model=MODEL, input="Of a dog!", extra_body={"seed": 1, "regex": r"The dog (ran|sat)\."})
+    with client.responses.stream(**ended) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        assert stream.get_final_response().output_text == text == client.responses.create(**ended).output_text
+    # A conversation that goes on with what was answered.
+    items = [{"role": "user", "content": "Of a dog!"}, *(item.model_dump() for item in whole.output), {"role": "user", "content": "And a cat?"}]
+    client.responses.create(**{**ask, "input": items})
+    schema = {"type": "object", "properties": {"kind": {"enum": ["cat", "dog"]}}, "required": ["kind"], "additionalProperties": False}
+    text = {"format": {"type": "json_schema", "name": "animal", "schema": schema, "strict": True}}
+    answer = client.responses.create(model=MODEL, input="An animal?", text=text)
+    assert json.loads(answer.output_text)["kind"] in ("cat", "dog")
+    kept = lambda: client.responses.create(**ask, previous_response_id=whole.id)
+    refused(openai.BadRequestError, kept, param="previous_response_id")
+
+
+def tools(program):
+    """A model whose template has tools: calls that are required, whole and in streams, in both interfaces."""
+    city = {"type": "object", "properties": {"city": {"enum": ["Bern", "Rome"]}}, "required": ["city"], "additionalProperties": False}
+    function = {"name": "weather", "description": "Tells it.", "parameters": city}
+    server, url = start(program, template=TOOLS)
+    try:
+        client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=60)
+        messages = [{"role": "user", "content": "Is it warm?"}]
+        ask = dict(model=MODEL, messages=messages, tools=[{"type": "function", "function": function}], seed=2)
+        for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+            whole = client.chat.completions.create(**ask, tool_choice=choice).choices[0]
+            [call] = whole.message.tool_calls
+            assert whole.finish_reason == "tool_calls" and call.function.name == "weather"
+            assert json.loads(call.function.arguments)["city"] in ("Bern", "Rome")
+            name, arguments = "", ""
+            for chunk in client.chat.completions.create(**ask, tool_choice=choice, stream=True):
+                for delta in chunk.choices[0].delta.tool_calls or []:
+                    name += delta.function.name or ""
+                    arguments += delta.function.arguments or ""
+            assert (name, arguments) == (call.function.name, call.function.arguments)
+        with client.chat.completions.stream(**ask, tool_choice="required") as stream:
+            final = stream.get_final_completion()
+        assert final.choices[0].message.tool_calls[0].function.name == "weather"
+        result = {"role": "tool", "tool_call_id": call.id, "content": "12 degrees"}
+        goes_on = [*messages, whole.message.model_dump(), result]
+        client.chat.completions.create(**{**ask, "messages": goes_on}, max_completion_tokens=5)
+        unknown = lambda: client.chat.completions.create(**ask, tool_choice={"type": "function", "function": {"name": "time"}})
+        refused(openai.BadRequestError, unknown, param="tool_choice")
+        # The newer interface.
+        ask = dict(model=MODEL, input="Is it warm?", tools=[{"type": "function", **function, "strict": True}], extra_body={"seed": 2})
+        answer = client.responses.create(**ask, tool_choice="required")
+        [call] = answer.output
+        assert call.type == "function_call" and json.loads(call.arguments)["city"] in ("Bern", "Rome")
+        done = [e for e in client.responses.create(**ask, tool_choice="required", stream=True) if e.type == "response.function_call_arguments.done"]
+        assert [event.arguments for event in done] == [call.arguments]
+        result = {"type": "function_call_output", "call_id": call.call_id, "output": "12 degrees"}
+        client.responses.create(**{**ask, "input": [{"role": "user", "content": "Is it warm?"}, call.model_dump(), result]}, max_output_tokens=5)
+    finally:
+        end(server)
+
+
+def several(program):
+    """Models that are loaded when a request names them."""
+    server, url = start(program, "-m", SMALL, "-m", OTHER)
+    try:
+        client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=60)
+        names = [model.id for model in client.models.list()]
+        assert names == [MODEL, "tinystories-5m"]
+        assert [model.loaded for model in client.models.list()] == [True, False]
+        for name in [*reversed(names), *names]:
+            answer = client.completions.create(model=name, prompt="Once upon a time", max_tokens=5)
+            assert answer.model == name and answer.choices[0].text
+        assert [model.loaded for model in client.models.list()] == [True, True]
+        refused(openai.NotFoundError, lambda: client.completions.create(model="gpt-4", prompt="x"), code="model_not_found")
+    finally:
+        end(server)
+
+
 def going_away(client, url):
     """A client that closes its stream frees its place."""
     stream = client.completions.create(
@@ -167,7 +273,7 @@ def main(program):
     server, url = start(program, "--context", "1000")
     try:
         client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0, timeout=60)
-        for check in (models, completions, chat, schemas, embeddings):
+        for check in (models, completions, echo, chat, responses, schemas, embeddings):
             check(client)
             print("ok", check.__name__)
         for check in (errors, going_away):
@@ -177,7 +283,7 @@ def main(program):
         print("ok together")
     finally:
         end(server)
-    for check in (too_many, ended_amid):
+    for check in (tools, several, too_many, ended_amid):
         check(program)
         print("ok", check.__name__)
     print(f"openai {openai.__version__}: all is well")

@@ -103,7 +103,9 @@ fn wrong_fields_are_named() {
         ((TEXT, json!({"prompt": [[]]})), "prompt"),
         ((TEXT, json!({"prompt": ["a", "b", "c", "d", "e"]})), "prompt"),
         ((TEXT, json!({"prompt": ["a", "b", "c"], "n": 2})), "n"),
-        (text(json!({"echo": true})), "echo"),
+        (text(json!({"echo": "yes"})), "echo"),
+        (text(json!({"max_tokens": 0})), "max_tokens"),
+        (chat(json!({"echo": true})), "echo"),
         (text(json!({"suffix": "end"})), "suffix"),
         (text(json!({"best_of": 3})), "best_of"),
         (text(json!({"logprobs": 6})), "logprobs"),
@@ -405,4 +407,75 @@ fn nothing_that_is_sent_is_an_error_of_the_server() {
     let answer = client.post(TEXT, &json!({"prompt": "x", "temperature": 0, "max_tokens": 3})).unwrap().ok();
     assert_eq!(answer["choices"][0]["text"].as_str(), expected.text.as_deref());
     assert_eq!(client.get("/health").unwrap().ok()["status"], "ok");
+}
+
+#[test]
+fn pages_of_allowed_origins_may_use_the_server() {
+    let server = Running::start(ttt(), |o| {
+        o.api_key = Some(ApiKey::new("sesame"));
+        o.cors_origins = vec!["http://localhost:3000".into(), "https://box.example".into()];
+    });
+    let send = |method: &str, path: &str, head: &str| {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\r\n");
+        server.client.send(request.as_bytes()).unwrap().whole().unwrap()
+    };
+    let ask = "Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization, x-more\r\n";
+    for path in [CHAT, "/api/chat", "/v1/models"] {
+        for origin in ["http://localhost:3000", "https://box.example"] {
+            // The question needs no key, and the request that follows does.
+            let asked = send(
+                "OPTIONS",
+                path,
+                &format!("Origin: {origin}\r\n{ask}Access-Control-Request-Private-Network: true\r\n"),
+            );
+            assert_eq!((asked.status, asked.header("access-control-allow-origin")), (204, Some(origin)));
+            assert_eq!(asked.header("access-control-allow-headers"), Some("authorization, x-more"));
+            assert!(asked.header("access-control-allow-methods").unwrap().contains("POST"));
+            assert_eq!(asked.header("access-control-allow-private-network"), Some("true"));
+            let without = send("GET", path, &format!("Origin: {origin}\r\n"));
+            assert_eq!((without.status, without.header("access-control-allow-origin")), (401, Some(origin)));
+        }
+        // Other origins get the answers of before, which no browser shows them.
+        for origin in ["http://localhost:3001", "https://localhost:3000", "http://LOCALHOST:3000", "null", "*"] {
+            let asked = send("OPTIONS", path, &format!("Origin: {origin}\r\n{ask}"));
+            assert_eq!((asked.status, asked.header("access-control-allow-origin")), (401, None), "{origin}");
+        }
+        // Not a question of a browser.
+        assert_eq!(send("OPTIONS", path, "Origin: https://box.example\r\n").status, 401);
+    }
+    let with_key = "Origin: https://box.example\r\nAuthorization: Bearer sesame\r\n";
+    let models = send("GET", "/v1/models", with_key);
+    assert_eq!((models.status, models.header("access-control-allow-origin")), (200, Some("https://box.example")));
+    assert_eq!(
+        (models.header("vary"), models.header("access-control-expose-headers")),
+        (Some("origin"), Some("retry-after"))
+    );
+    assert_eq!(
+        send("GET", "/v1/models", "Authorization: Bearer sesame\r\n").header("access-control-allow-origin"),
+        None
+    );
+
+    // Without a key, the names of this machine still count, and so does the content type.
+    let open = Running::start(ttt(), |o| o.cors_origins = vec!["https://box.example".into()]);
+    let request = format!(
+        "OPTIONS {CHAT} HTTP/1.1\r\nHost: box.example\r\nOrigin: https://box.example\r\nConnection: close\r\n{ask}\r\n"
+    );
+    assert_eq!(open.client.send(request.as_bytes()).unwrap().whole().unwrap().status, 403);
+    // All of them, if that is asked for; the names of this machine count here, too.
+    let all = Running::start(ttt(), |o| o.cors_origins = vec!["*".into()]);
+    let ask = |host: &str| {
+        let request = format!(
+            "GET /v1/models HTTP/1.1\r\nHost: {host}\r\nOrigin: https://any.example\r\nConnection: close\r\n\r\n"
+        );
+        all.client.send(request.as_bytes()).unwrap().whole().unwrap()
+    };
+    let here = ask("localhost");
+    assert_eq!((here.status, here.header("access-control-allow-origin")), (200, Some("*")));
+    assert_eq!(ask("any.example").status, 403);
+    for wrong in ["null", "box.example", "https://box.example/"] {
+        let mut options = bitnet_server::Options::default();
+        options.cors_origins = vec![wrong.into()];
+        let refused = bitnet_server::Service::start(ttt(), options).err();
+        assert!(matches!(refused, Some(bitnet_server::ServerError::Origin { .. })), "{wrong}");
+    }
 }

@@ -10,10 +10,10 @@ KEY = "a key for this test"
 MODEL = "tiny-stories-ttt"
 
 
-def start(program, *more):
+def start(program, *more, template="chatml"):
     env = {name: value for name, value in os.environ.items() if not name.startswith("BITNET_")}
     env["BITNET_API_KEY"] = KEY
-    args = [program, "serve", "--port", "0", "--template", "chatml", "--quiet", *more]
+    args = [program, "serve", "--port", "0", "--template", template, "--quiet", *more]
     server = subprocess.Popen(args, stdout=subprocess.PIPE, text=True, env=env)
     line = server.stdout.readline()
     found = re.search(r"http://\S+/v1", line)

@@ -195,6 +195,75 @@ fn probabilities_are_the_models() {
 }
 
 #[test]
+fn an_echo_is_the_prompt_before_the_text_with_its_probabilities() {
+    let model = attention();
+    let server = Running::start(model.clone(), |_| {});
+    let ask = |change: Value| {
+        let mut request = json!({"prompt": PROMPTS[1], "temperature": 0.7, "seed": 4, "max_tokens": 12});
+        request.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        server.client.post("/v1/completions", &request).unwrap().ok()
+    };
+    let plain = texts(&ask(json!({})))[0].clone();
+    let whole = format!("{}{plain}", PROMPTS[1]);
+    let echoed = ask(json!({"echo": true}));
+    assert_eq!((&texts(&echoed)[0], &echoed["choices"][0]["logprobs"]), (&whole, &Value::Null));
+    // The tokens of the prompt have the probabilities that a session gives them; nothing comes before the first.
+    let ids = model.encode(PROMPTS[1], model.adds_bos()).unwrap();
+    let mut session = model.session();
+    session.feed_ids(&ids[..1]).unwrap();
+    let expected = session.score_ids(&[ids[1..].to_vec()]).unwrap()[0].logprobs.clone();
+    for prompt in [json!(ids), json!(PROMPTS[1])] {
+        let is_text = prompt.is_string();
+        let request = json!({"prompt": prompt, "echo": true, "logprobs": 2, "n": 2});
+        let answer = ask(request.clone());
+        for choice in answer["choices"].as_array().unwrap() {
+            let logprobs = &choice["logprobs"];
+            let hidden = usize::from(is_text && model.adds_bos());
+            let told = logprobs["token_logprobs"].as_array().unwrap();
+            let of_prompt: Vec<f64> =
+                told[1 - hidden..ids.len() - hidden].iter().map(|v| v.as_f64().unwrap()).collect();
+            assert_eq!(of_prompt, expected, "{prompt}");
+            assert_eq!(told[0].is_null(), hidden == 0);
+            assert_eq!(logprobs["top_logprobs"][0].is_null(), hidden == 0);
+            assert_eq!(logprobs["top_logprobs"][1].as_object().unwrap().len(), 2);
+            let counts = ["tokens", "top_logprobs", "text_offset"].map(|name| logprobs[name].as_array().unwrap().len());
+            assert_eq!(counts, [told.len(); 3]);
+            let offsets: Vec<u64> =
+                logprobs["text_offset"].as_array().unwrap().iter().map(|o| o.as_u64().unwrap()).collect();
+            assert!(offsets[0] == 0 && offsets.is_sorted(), "{offsets:?}");
+            if is_text {
+                assert!(choice["text"].as_str().unwrap().starts_with(PROMPTS[1]));
+            }
+        }
+        assert_eq!(answer["usage"]["prompt_tokens"], ids.len());
+        // A stream tells the same.
+        let mut request = request;
+        request.as_object_mut().unwrap().extend(
+            json!({"temperature": 0.7, "seed": 4, "max_tokens": 12, "stream": true}).as_object().unwrap().clone(),
+        );
+        let events = server.client.stream("/v1/completions", &request).unwrap().events().unwrap();
+        let told: Vec<String> = streamed(&events, 2).into_iter().map(|(text, _)| text).collect();
+        assert_eq!(told, texts(&answer));
+        let of_first: Vec<Value> = events
+            .iter()
+            .filter(|e| e["choices"][0]["index"] == 0)
+            .filter_map(|e| e["choices"][0]["logprobs"]["token_logprobs"].as_array().cloned())
+            .flatten()
+            .collect();
+        assert_eq!(json!(of_first), answer["choices"][0]["logprobs"]["token_logprobs"]);
+    }
+    // Only the probabilities, without a new token.
+    let answer = ask(json!({"echo": true, "logprobs": 0, "max_tokens": 0}));
+    assert_eq!((texts(&answer)[0].as_str(), &answer["choices"][0]["finish_reason"]), (PROMPTS[1], &json!("length")));
+    assert_eq!(answer["usage"]["completion_tokens"], 0);
+    // All texts of an answer repeat so much at most.
+    let server = Running::start(ttt(), |_| {});
+    let request = json!({"prompt": vec![5; 5000], "echo": true, "n": 14, "max_tokens": 1});
+    let refused = server.client.post("/v1/completions", &request).unwrap();
+    assert_eq!((refused.status, &refused.json()["error"]["param"]), (400, &json!("echo")));
+}
+
+#[test]
 fn several_texts_come_under_their_numbers() {
     let model = ttt();
     let server = Running::start(model.clone(), |o| o.max_sessions = 2);

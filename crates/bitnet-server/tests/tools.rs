@@ -75,6 +75,26 @@ fn streams_send_text_at_once_and_calls_when_they_are_whole() {
 }
 
 #[test]
+fn one_call_counts_where_several_are_not_wanted() {
+    let server = Running::start(model(), |_| {});
+    let one =
+        |city: &str| format!(r#"<tool_call>\{{"name": "weather", "arguments": \{{"city": "{city}"\}}\}}</tool_call>"#);
+    for (several, count) in [(true, 2), (false, 1)] {
+        let mut request = request(&format!("{}{}", one("Bern"), one("Rome")));
+        request["parallel_tool_calls"] = several.into();
+        let choice = server.client.post(CHAT, &request).unwrap().ok()["choices"][0].clone();
+        let calls = choice["message"]["tool_calls"].as_array().unwrap();
+        assert_eq!(calls.len(), count);
+        assert_eq!(calls[0]["function"]["arguments"], "{\"city\":\"Bern\"}");
+        request["stream"] = true.into();
+        let events = server.client.stream(CHAT, &request).unwrap().events().unwrap();
+        let streamed: Vec<&Value> =
+            events.iter().filter_map(|e| e["choices"][0]["delta"]["tool_calls"].as_array()).flatten().collect();
+        assert_eq!(streamed.len(), count);
+    }
+}
+
+#[test]
 fn templates_see_tools_and_calls() {
     let server = Running::start(model(), |_| {});
     let tokens = |change: &dyn Fn(&mut Value)| {
@@ -108,12 +128,77 @@ fn templates_see_tools_and_calls() {
     for (field, value, param) in [
         ("tools", json!([{"type": "function", "function": {}}]), "tools[0]"),
         ("tools", json!(vec![tools()[0].clone(); 129]), "tools"),
+        ("tools", json!([{"type": "function", "function": {"name": "n".repeat(129)}}]), "tools[0]"),
+        ("tools", json!([{"type": "function", "function": {"name": "f", "parameters": "none"}}]), "tools[0]"),
+        ("parallel_tool_calls", json!("no"), "parallel_tool_calls"),
+        ("tool_choice", json!("always"), "tool_choice"),
+        ("tool_choice", json!({"type": "function", "function": {"name": "time"}}), "tool_choice"),
+        ("tool_choice", json!({"type": "tool", "function": {"name": "weather"}}), "tool_choice"),
+        // The request has another constraint.
         ("tool_choice", json!("required"), "tool_choice"),
-        ("tool_choice", json!({"type": "function", "function": {"name": "weather"}}), "tool_choice"),
     ] {
         let mut request = request("x");
         request[field] = value;
         let reply = server.client.post(CHAT, &request).unwrap();
         assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!(param)), "{}", reply.text());
+    }
+}
+
+#[test]
+fn a_required_call_is_made_with_arguments_of_its_schema() {
+    let city = json!({"type": "object", "properties": {"city": {"$ref": "#/$defs/city"}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+        "required": ["city", "days"], "additionalProperties": false, "$defs": {"city": {"enum": ["Bern", "Rome"]}}});
+    let tools = json!([
+        {"type": "function", "function": {"name": "time", "description": "Tells it."}},
+        {"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters": city}},
+    ]);
+    // How each family writes calls.
+    for mark in ["<tool_call>", "[TOOL_CALLS]", "<|python_tag|>"] {
+        let template = TEMPLATE.replace("<tool_call>", mark);
+        let model = Model::builder().threads(1).chat_template(template).load_bytes(bitnet::TINY_MODEL).unwrap();
+        let server = Running::start(model, |_| {});
+        let ask = |choice: Value, stream: bool, seed: u64| {
+            json!({"messages": [{"role": "user", "content": "Is it warm?"}], "tools": tools, "tool_choice": choice,
+                "stream": stream, "seed": seed, "max_tokens": 400})
+        };
+        let check = |calls: &Value, names: &[&str]| {
+            let calls = calls.as_array().unwrap();
+            assert_eq!(calls.len(), 1, "{calls:?}");
+            let function = &calls[0]["function"];
+            let name = function["name"].as_str().unwrap();
+            assert!(names.contains(&name), "{name}");
+            let arguments: Value = serde_json::from_str(function["arguments"].as_str().unwrap()).unwrap();
+            if name == "weather" {
+                assert!(["Bern", "Rome"].contains(&arguments["city"].as_str().unwrap()), "{arguments}");
+                assert!((1..=9).contains(&arguments["days"].as_i64().unwrap()), "{arguments}");
+            } else {
+                assert_eq!(arguments, json!({}));
+            }
+        };
+        let named = json!({"type": "function", "function": {"name": "weather"}});
+        for (choice, names) in [(named, &["weather"][..]), (json!("required"), &["weather", "time"][..])] {
+            for seed in 0..3 {
+                let choice = choice.clone();
+                let answer =
+                    server.client.post(CHAT, &ask(choice.clone(), false, seed)).unwrap().ok()["choices"][0].clone();
+                assert_eq!(answer["finish_reason"], "tool_calls", "{mark}: {answer}");
+                check(&answer["message"]["tool_calls"], names);
+                let events = server.client.stream(CHAT, &ask(choice, true, seed)).unwrap().events().unwrap();
+                let calls: Vec<&Value> =
+                    events.iter().map(|e| &e["choices"][0]["delta"]["tool_calls"]).filter(|c| c.is_array()).collect();
+                assert_eq!(calls.len(), 1);
+                check(calls[0], names);
+                assert_eq!(calls[0][0]["function"], answer["message"]["tool_calls"][0]["function"]);
+            }
+        }
+    }
+    // Parameters that are not a schema are named, and so is a choice without tools.
+    let server = Running::start(model(), |_| {});
+    let odd = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "strange"}}}]);
+    for tools in [odd, json!([])] {
+        let request =
+            json!({"messages": [{"role": "user", "content": "x"}], "tools": tools, "tool_choice": "required"});
+        let reply = server.client.post(CHAT, &request).unwrap();
+        assert_eq!((reply.status, &reply.json()["error"]["param"]), (400, &json!("tool_choice")), "{}", reply.text());
     }
 }

@@ -48,6 +48,7 @@ mod kernels;
 mod logprobs;
 mod model;
 mod score;
+mod scoring;
 mod session;
 
 pub use bitnet_model::perplexity::{Perplexity, perplexity, perplexity_by_position};
@@ -83,6 +84,7 @@ pub use kernels::{ChosenBy, LayerKernel, UseTuning, kernels_for, store_tuning, t
 pub use logprobs::TokenLogprob;
 pub use model::{Model, ModelBuilder};
 pub use score::{Choice, ChooseBy, Score};
+pub use scoring::Scoring;
 pub use session::Session;
 
 /// A ternary model with Test-Time-Training layers that tells simple stories in English, as a GGUF file with its

@@ -243,3 +243,33 @@ fn a_text_that_is_cut_within_a_character_ends_before_it() {
     }
     assert!(divided >= 6, "{divided} texts were cut within a character");
 }
+
+/// The tokens of a text have the probabilities of its logits, whatever the pieces in which it is read.
+#[test]
+fn a_text_is_scored_in_pieces() {
+    let model = model();
+    let ids = model.encode("Once upon a time there was a little girl who liked to play.", true).unwrap();
+    let logits = model.logits(&ids).unwrap();
+    let vocab = model.config().vocab_size;
+    let rows = logits.chunks_exact(vocab).zip(&ids[1..]);
+    let expected: Vec<f64> = rows.map(|(row, id)| log_softmax(row, *id)).collect();
+    for (piece, top) in [(1, 0), (3, 2), (1000, 1)] {
+        let mut scoring = model.scoring(ids.clone(), top).unwrap();
+        let mut steps = 0;
+        while scoring.tokens_left() > 0 {
+            scoring.step(piece).unwrap();
+            steps += 1;
+        }
+        assert_eq!(steps, (ids.len() - 1).div_ceil(piece));
+        let tokens = scoring.finish();
+        assert_eq!(tokens.iter().map(|t| t.token).collect::<Vec<_>>(), ids);
+        assert_eq!((tokens[0].logprob, tokens[0].top.len()), (None, 0));
+        assert_eq!(tokens[1..].iter().map(|t| t.logprob.unwrap()).collect::<Vec<_>>(), expected);
+        assert!(tokens[1..].iter().all(|t| t.top.len() == top));
+    }
+    let mut one = model.scoring(vec![5], 3).unwrap();
+    one.step(9).unwrap();
+    assert_eq!((one.tokens_left(), one.finish().len()), (0, 1));
+    assert!(matches!(model.scoring(Vec::new(), 0), Err(Error::Model(ModelError::EmptyPrompt))));
+    assert!(matches!(model.scoring(vec![1; 100_000], 0), Err(Error::Model(ModelError::ContextFull { .. }))));
+}

@@ -158,6 +158,12 @@ pub(crate) fn requests(inputs: &Path) -> Result<Vec<Sent>, HostileError> {
             json!({"prompt": "Once upon a time there was a cat. ".repeat(900), "max_tokens": 1}),
         ),
         ("body of 4 MB", COMPLETIONS, json!({"prompt": long.repeat(4), "max_tokens": 1, "suffix": "none"})),
+        (
+            "many items",
+            "/v1/responses",
+            json!({"max_output_tokens": 1, "input": vec![json!({"role": "user", "content": "x"}); 40_000]}),
+        ),
+        ("long echo", COMPLETIONS, json!({"prompt": vec![5; 30_000], "max_tokens": 0, "echo": true, "logprobs": 5})),
         ("long model name", COMPLETIONS, json!({"prompt": "Once", "model": "m".repeat(100_000)})),
         (
             "many biases",

@@ -4,11 +4,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bitnet::{Model, TokenLogprob};
-use loader::chat::{Answered, ToolCall, ToolForm};
+use loader::chat::{Answered, ToolCall};
 use serde_json::{Map, Value, json};
 
 use super::format::{Collected, Format, finite, reason_name};
-use super::held::{Held, read};
+use super::held::{Calling, Held, read};
 use super::{ApiError, now};
 use crate::engine::{End, Progress, Usage};
 use crate::state::App;
@@ -20,6 +20,16 @@ pub(crate) enum Form {
     Chat,
     /// `/v1/completions`.
     Text,
+}
+
+/// A prompt that is a part of its answer.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    pub(crate) text: String,
+    /// Tokens at its begin that are not part of the text.
+    pub(crate) hidden: usize,
+    /// Its tokens, if probabilities are included.
+    pub(crate) logprobs: Vec<TokenLogprob>,
 }
 
 /// Fields that all parts of an answer share.
@@ -38,8 +48,10 @@ pub(crate) struct Answer {
     n: usize,
     /// Characters of each text so far, for `text_offset`.
     offsets: Vec<usize>,
+    /// The prompts, if their texts begin with them.
+    pub(crate) echo: Vec<Echo>,
     /// How the model calls tools, if it was given some.
-    pub(crate) tools: Option<ToolForm>,
+    pub(crate) tools: Option<Calling>,
     /// The texts of a stream.
     held: Vec<Held>,
 }
@@ -84,7 +96,7 @@ fn event(out: &mut String, value: &Value) {
 }
 
 /// A unique number that cannot be guessed.
-fn unique() -> u64 {
+pub(super) fn unique() -> u64 {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     RandomState::new().hash_one(COUNT.fetch_add(1, Relaxed))
 }
@@ -102,6 +114,7 @@ impl Answer {
             include_usage: params.include_usage,
             n: params.n,
             offsets: Vec::new(),
+            echo: Vec::new(),
             tools: None,
             held: Vec::new(),
         }
@@ -112,7 +125,8 @@ impl Answer {
         let Collected { text, logprobs, end } = collected;
         let finish_reason = end.map(|end| reason_name(end.reason));
         if self.form == Form::Text {
-            let logprobs = self.logprobs_json(index, &logprobs);
+            let (before, text) = (self.logprobs_of_echo(index), format!("{}{text}", self.echo_of(index)));
+            let logprobs = self.logprobs_json(index, &[before, logprobs].concat());
             let choice = json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason });
             return vec![choice.to_string()];
         }
@@ -136,6 +150,17 @@ impl Answer {
         }
         parts.push(format!("],\"refusal\":null}},\"finish_reason\":{finish_reason}}}"));
         parts
+    }
+
+    /// The prompt of a text, if the text begins with it.
+    fn echo_of(&self, index: usize) -> &str {
+        self.echo.get(index / self.n.max(1)).map_or("", |echo| &echo.text)
+    }
+
+    /// The tokens of that prompt.
+    fn logprobs_of_echo(&self, index: usize) -> Vec<TokenLogprob> {
+        let echo = self.echo.get(index / self.n.max(1));
+        echo.and_then(|echo| echo.logprobs.get(echo.hidden..)).map(<[_]>::to_vec).unwrap_or_default()
     }
 
     fn plain_piece(&mut self, choice: usize, text: &str, logprob: Option<TokenLogprob>) -> Value {
@@ -197,8 +222,10 @@ impl Answer {
         }
         let text = |token: u32| String::from_utf8_lossy(token_bytes(&self.model, token)).into_owned();
         let tokens: Vec<String> = logprobs.iter().map(|l| text(l.token)).collect();
-        let top: Vec<Map<String, Value>> =
-            logprobs.iter().map(|l| l.top.iter().map(|(t, p)| (text(*t), json!(finite(*p)))).collect()).collect();
+        // Before the first token of a text nothing is known.
+        let known = |l: &TokenLogprob| l.logprob.is_some() || !l.top.is_empty();
+        let likely = |l: &TokenLogprob| l.top.iter().map(|(t, p)| (text(*t), json!(finite(*p)))).collect();
+        let top: Vec<Option<Map<String, Value>>> = logprobs.iter().map(|l| known(l).then(|| likely(l))).collect();
         if self.offsets.len() <= choice {
             self.offsets.resize(choice + 1, 0);
         }
@@ -221,6 +248,12 @@ impl Answer {
 }
 
 impl Format for Answer {
+    fn scored(&mut self, prompts: Vec<Vec<TokenLogprob>>) {
+        for (echo, logprobs) in self.echo.iter_mut().zip(prompts) {
+            echo.logprobs = logprobs;
+        }
+    }
+
     fn whole(mut self: Box<Self>, collected: Vec<Collected>) -> Box<dyn Iterator<Item = String> + Send> {
         let usage: Vec<Usage> = collected.iter().filter_map(|c| c.end.as_ref()).map(|end| end.usage).collect();
         let object = if self.form == Form::Chat { "chat.completion" } else { "text_completion" };
@@ -253,6 +286,12 @@ impl Format for Answer {
         if self.form == Form::Chat {
             for choice in 0..count {
                 event(out, &self.chunk(choice, json!({ "role": "assistant", "content": "" }), None, None));
+            }
+        } else if !self.echo.is_empty() {
+            for choice in 0..count {
+                let (text, logprobs) = (json!(self.echo_of(choice)), self.logprobs_of_echo(choice));
+                let logprobs = self.logprobs_json(choice, &logprobs);
+                event(out, &self.chunk(choice, text, Some(logprobs), None));
             }
         }
     }

@@ -5,31 +5,28 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use bitnet::Message;
-use loader::chat::{ChatTemplate, RenderOptions, ToolForm};
+use loader::chat::RenderOptions;
 use serde_json::{Map, Value, json};
 
 use super::answer::Form;
+use super::tools::{NO_TOOLS, Tools, form};
 use super::{Answer, ApiError, Asked, Draft, Fields, GenerationParams, generated, quoted, take_model};
-use crate::state::App;
+use crate::state::{App, Site};
 
 /// Most messages of a conversation.
-const MAX_MESSAGES: usize = 4096;
-/// Most tools; OpenAI's limit.
-const MAX_TOOLS: usize = 128;
-pub(super) const NO_TOOLS: &str = "the chat template of this model does not support tools";
+pub(super) const MAX_MESSAGES: usize = 4096;
 
 /// Answers a conversation.
-pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    generated(app, request, plan).await
+pub(crate) async fn chat(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    generated(site, request, plan).await
 }
 
-pub(super) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+pub(super) fn plan(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
     take_model(&mut fields, app)?;
     let messages = messages(&mut fields, app)?;
     // Without a limit an answer may take the rest of the context.
     let limits = ["max_completion_tokens", "max_tokens"];
-    let mut params = GenerationParams::take(&mut fields, app, &limits, usize::MAX)?;
+    let mut params = GenerationParams::take(&mut fields, app, &limits, 1, usize::MAX)?;
     let told = fields.boolean("logprobs")?;
     let top = fields.integer("top_logprobs", 0..=20)?;
     params.logprobs = match (told, top) {
@@ -37,7 +34,7 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
         (false, None) => None,
         (true, top) => Some(top.unwrap_or(0)),
     };
-    let tools = tools(&mut fields, app)?;
+    let tools = Tools::take(&mut fields, app, &mut params)?;
     fields.refuse(&[
         ("functions", &[]),
         ("function_call", &[json!("none"), json!("auto")]),
@@ -51,47 +48,12 @@ pub(super) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
     fields.finish()?;
     let mut options = RenderOptions::default();
     let mut answer = Box::new(Answer::new(app, Form::Chat, &params));
-    if let Some((tools, form)) = tools {
-        options.tools = Some(tools);
-        answer.tools = Some(form);
+    if let Some(Tools { list, calling }) = tools {
+        options.tools = Some(list);
+        answer.tools = Some(calling);
     }
     let ids = app.model.encode_chat_with(&messages, &options)?;
     Draft::new(app, params, vec![ids], "messages", answer).map(Asked::from)
-}
-
-/// `tools` and `tool_choice`: the tools that the model may call, and the format of its calls; `None` if it may call
-/// none.
-pub(super) fn tools(fields: &mut Fields, app: &App) -> Result<Option<(Value, ToolForm)>, ApiError> {
-    let choice = match fields.take("tool_choice") {
-        None => true,
-        Some(Value::String(choice)) if choice == "auto" => true,
-        Some(Value::String(choice)) if choice == "none" => false,
-        Some(_) => {
-            let message = "it must be auto or none: this server cannot make a model call a tool";
-            return Err(ApiError::unsupported("tool_choice", message));
-        }
-    };
-    let Some(tools) = fields.take("tools") else { return Ok(None) };
-    let all = match &tools {
-        Value::Array(all) if all.is_empty() => return Ok(None),
-        Value::Array(all) if all.len() <= MAX_TOOLS => all,
-        _ => return Err(fields.wrong("tools", format!("it must be a list of at most {MAX_TOOLS} tools"))),
-    };
-    let Some(form) = form(app) else { return Err(ApiError::unsupported("tools", NO_TOOLS)) };
-    for (i, tool) in all.iter().enumerate() {
-        let is_function =
-            tool["type"] == "function" && tool["function"]["name"].as_str().is_some_and(|n| !n.is_empty());
-        if !is_function {
-            let message = "it must be {\"type\": \"function\", \"function\": {\"name\": ..., \"description\": ..., \"parameters\": ...}}";
-            return Err(ApiError::field(format!("tools[{i}]"), message));
-        }
-    }
-    Ok(choice.then_some((tools, form)))
-}
-
-/// How the model calls tools; `None` if it was not made for them.
-pub(super) fn form(app: &App) -> Option<ToolForm> {
-    app.model.chat_template().and_then(ChatTemplate::tool_form)
 }
 
 /// `messages`: the messages with their roles.

@@ -10,9 +10,9 @@ use tokio::sync::oneshot;
 
 use super::completions::texts;
 use super::pieces::json_in_pieces;
-use super::{ApiError, Fields, take_model};
+use super::{ApiError, Fields, read, take_model};
 use crate::engine::{Embed, Job};
-use crate::state::App;
+use crate::state::{App, Site};
 
 /// Most texts of a request; OpenAI's limit.
 const MAX_TEXTS: usize = 2048;
@@ -24,10 +24,10 @@ pub(super) struct EmbeddingPlan {
 }
 
 /// Makes vectors of texts.
-pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let body = app.read_body(request).await?;
-    let shared = app.clone();
-    let EmbeddingPlan { embedding, base64 } = app.workers.read(body.len(), move |_| plan(&shared, &body)).await?;
+pub(crate) async fn embeddings(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    let body = site.read_body(request).await?;
+    let (app, planned) = read(&site, body, |app, fields, _| plan(app, fields)).await?;
+    let EmbeddingPlan { embedding, base64 } = planned;
     let tokens = embedding.tokens_left();
     let vectors = vectors(&app, embedding).await?;
     let name = app.name.clone();
@@ -62,8 +62,7 @@ fn parts(
     std::iter::once("{\"object\":\"list\",\"data\":[".to_owned()).chain(entries).chain(std::iter::once(end))
 }
 
-pub(super) fn plan(app: &App, body: &[u8]) -> Result<EmbeddingPlan, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+pub(super) fn plan(app: &App, mut fields: Fields) -> Result<EmbeddingPlan, ApiError> {
     take_model(&mut fields, app)?;
     fields.ignore(&["user"]);
     let base64 = match fields.text("encoding_format")?.as_deref() {

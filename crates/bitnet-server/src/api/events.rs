@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use super::{ApiError, Format};
 use crate::engine::{Event, Usage};
 use crate::net::Peer;
+use crate::state::Lease;
 
 /// After so long without news something is sent that says nothing, so that no proxy takes the connection for dead.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -30,6 +31,8 @@ pub(crate) struct Events {
     begun: bool,
     finished: bool,
     silence: Pin<Box<Sleep>>,
+    /// The model stays as long as its text is sent.
+    _lease: Lease,
     /// Ends when the client sends nothing more: it may be gone.
     quiet: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
@@ -40,6 +43,7 @@ impl Events {
         format: Box<dyn Format>,
         count: usize,
         peer: Option<Peer>,
+        lease: Lease,
     ) -> Self {
         Self {
             news,
@@ -48,6 +52,7 @@ impl Events {
             begun: false,
             finished: false,
             silence: Box::pin(tokio::time::sleep(SILENCE)),
+            _lease: lease,
             quiet: peer.map(|peer| Box::pin(peer.quiet()) as _),
         }
     }

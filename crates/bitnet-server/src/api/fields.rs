@@ -65,6 +65,15 @@ impl Fields {
         ApiError::field(self.name(field), message)
     }
 
+    /// The text of a field, which stays.
+    pub(crate) fn peek_text(&mut self, field: &str) -> Result<Option<String>, ApiError> {
+        let text = self.text(field)?;
+        if let Some(text) = &text {
+            self.fill(field, text.clone().into());
+        }
+        Ok(text)
+    }
+
     /// Sets a field that is missing.
     pub(crate) fn fill(&mut self, field: &str, value: Value) {
         self.map.entry(field).or_insert(value);

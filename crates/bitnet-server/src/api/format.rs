@@ -17,6 +17,9 @@ pub(crate) struct Collected {
 
 /// The form of an answer: one for each interface.
 pub(crate) trait Format: Debug + Send {
+    /// The probabilities of the tokens of each prompt, if they were requested.
+    fn scored(&mut self, _: Vec<Vec<TokenLogprob>>) {}
+
     /// The whole answer, in parts.
     fn whole(self: Box<Self>, collected: Vec<Collected>) -> Box<dyn Iterator<Item = String> + Send>;
 

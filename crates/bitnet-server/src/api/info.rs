@@ -7,11 +7,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
 
-use crate::api_error::json_response;
-use crate::state::App;
+use crate::api_error::{ApiError, json_response};
+use crate::state::Site;
 
-/// The model: its layers, its memory, its limits, and where it computes.
-pub(crate) async fn info(State(app): State<Arc<App>>) -> Response {
+/// The first model: its layers, its memory, its limits, and where it computes.
+pub(crate) async fn info(State(site): State<Arc<Site>>) -> Result<Response, ApiError> {
+    let app = site.models.get(0).await?;
     let (model, config, engine) = (&app.model, app.model.config(), app.model.engine());
     let context = model.context();
     let sampling = model.default_sampling();
@@ -45,5 +46,5 @@ pub(crate) async fn info(State(app): State<Arc<App>>) -> Response {
         "threads": engine.threads(),
         "version": env!("CARGO_PKG_VERSION"),
     });
-    json_response(StatusCode::OK, &info)
+    Ok(json_response(StatusCode::OK, &info))
 }

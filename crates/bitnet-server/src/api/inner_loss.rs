@@ -8,19 +8,18 @@ use axum::response::Response;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{ApiError, Fields, chat, take_model};
+use super::{ApiError, Fields, chat, read, take_model};
 use crate::api_error::json_response;
 use crate::engine::{Job, LossPoint, Losses};
-use crate::state::App;
+use crate::state::{App, Site};
 
 /// Reads a text and tells the inner losses of its mini-batches.
-pub(crate) async fn inner_loss(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let body = app.read_body(request).await?;
-    let shared = app.clone();
-    let ids = app.workers.read(body.len(), move |_| plan(&shared, &body)).await?;
+pub(crate) async fn inner_loss(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    let body = site.read_body(request).await?;
+    let (app, ids) = read(&site, body, |app, fields, _| plan(app, fields)).await?;
     let tokens = ids.len();
     let (answer, points) = oneshot::channel();
-    app.engine.queue.push(Job::Losses(Box::new(Losses::new(&app.model, ids, answer))))?;
+    app.engine.queue.push(Job::Read(Box::new(Losses::new(&app.model, ids, answer))))?;
     let points = points.await.map_err(|_| ApiError::dead())??;
     let config = app.model.config();
     let layers: Vec<usize> = (0..config.num_hidden_layers).filter(|l| config.ttt_layer(*l).is_some()).collect();
@@ -41,8 +40,7 @@ fn point(point: &LossPoint) -> Value {
 }
 
 /// The tokens of `messages`, or of a text as `prompt`.
-pub(super) fn plan(app: &App, body: &[u8]) -> Result<Vec<u32>, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+pub(super) fn plan(app: &App, mut fields: Fields) -> Result<Vec<u32>, ApiError> {
     take_model(&mut fields, app)?;
     let prompt = fields.text("prompt")?;
     let ids = match prompt {

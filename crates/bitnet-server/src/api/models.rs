@@ -9,46 +9,55 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use crate::api_error::{ApiError, json_response, quoted};
-use crate::state::App;
+use crate::shelf::Shown;
+use crate::state::{App, Site};
 
-fn describe(app: &App) -> Value {
+/// Facts about a model in memory, for the time after it as well.
+pub(crate) fn describe(app: &App) -> Value {
     let context = app.model.context();
     json!({
-        "id": app.name,
-        "object": "model",
-        "created": app.created,
-        "owned_by": "bitnet",
         // Not part of OpenAI's interface: facts about a local model for clients.
         "context_length": (context != usize::MAX).then_some(context),
         "parameters": app.model.config().parameters(),
     })
 }
 
-/// The one model.
-pub(crate) async fn models(State(app): State<Arc<App>>) -> Response {
-    json_response(StatusCode::OK, &json!({ "object": "list", "data": [describe(&app)] }))
+/// A model of the list.
+fn entry(site: &Site, model: Shown) -> Value {
+    let mut entry = json!({
+        "id": model.name,
+        "object": "model",
+        "created": site.models.created(),
+        "owned_by": "bitnet",
+        // Not part of OpenAI's interface either.
+        "loaded": model.here.is_some(),
+    });
+    if let (Some(entry), Some(Value::Object(facts))) = (entry.as_object_mut(), model.openai) {
+        entry.extend(facts);
+    }
+    entry
+}
+
+/// All models.
+pub(crate) async fn models(State(site): State<Arc<Site>>) -> Response {
+    let all: Vec<Value> = site.models.shown().into_iter().map(|model| entry(&site, model)).collect();
+    json_response(StatusCode::OK, &json!({ "object": "list", "data": all }))
 }
 
 /// The model of a name.
 pub(crate) async fn model(
-    State(app): State<Arc<App>>,
+    State(site): State<Arc<Site>>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     // A path that is not text is not a name.
     let Path(name) = name.unwrap_or(Path(String::new()));
-    match is_called(&app, &name) {
-        true => Ok(json_response(StatusCode::OK, &describe(&app))),
-        false => Err(unknown(&name, &app)),
-    }
-}
-
-/// Whether the model is called `name`. Clients of Ollama's interface add a version to names.
-pub(super) fn is_called(app: &App, name: &str) -> bool {
-    name == app.name || name.strip_suffix(":latest") == Some(app.name.as_str())
+    let found = site.models.find(Some(&name)).and_then(|at| site.models.shown().into_iter().nth(at));
+    let found = found.ok_or_else(|| unknown(&name, &site))?;
+    Ok(json_response(StatusCode::OK, &entry(&site, found)))
 }
 
 /// There is no such model.
-pub(super) fn unknown(name: &str, app: &App) -> ApiError {
-    let message = format!("model {} not found; this server has {:?}", quoted(name), app.name);
+pub(super) fn unknown(name: &str, site: &Site) -> ApiError {
+    let message = format!("model {} not found; this server has {}", quoted(name), site.names());
     ApiError::field("model", message).status(StatusCode::NOT_FOUND).code("model_not_found")
 }

@@ -15,16 +15,8 @@ const MAX_STOP_BYTES: usize = 1024;
 /// Most tokens with a bias: it is added for each new token.
 const MAX_BIASES: usize = 4096;
 /// OpenAI fields that are accepted and ignored.
-const HARMLESS: &[&str] = &[
-    "metadata",
-    "parallel_tool_calls",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "user",
-];
+const HARMLESS: &[&str] =
+    &["metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"];
 
 /// Generation parameters that all requests for text share.
 #[derive(Debug)]
@@ -39,6 +31,8 @@ pub(crate) struct GenerationParams {
     /// The number of most probable tokens to report, if probabilities are requested.
     pub(crate) logprobs: Option<usize>,
     sampling: SamplingOptions,
+    /// Most new tokens, if the request says so.
+    asked: Option<usize>,
     max_tokens: usize,
     stop: Vec<String>,
     logit_bias: Vec<(u32, f32)>,
@@ -48,11 +42,13 @@ pub(crate) struct GenerationParams {
 }
 
 impl GenerationParams {
-    /// Takes the common fields of `fields`. Without a field for it, a text has at most `max_tokens` tokens.
+    /// Takes the common fields of `fields`. Without a field for it, a text has at most `max_tokens` tokens; a request
+    /// may limit it to `least` or more.
     pub(crate) fn take(
         fields: &mut Fields,
         app: &App,
         limit_fields: &[&str],
+        least: usize,
         max_tokens: usize,
     ) -> Result<Self, ApiError> {
         fields.ignore(HARMLESS);
@@ -70,7 +66,7 @@ impl GenerationParams {
         };
         let mut asked = None;
         for field in limit_fields {
-            asked = asked.or(fields.integer(field, 1..=app.max_tokens)?);
+            asked = asked.or(fields.integer(field, least..=app.max_tokens)?);
         }
         let stream = fields.boolean("stream")?;
         let (include_usage, include_state) = match fields.take("stream_options") {
@@ -91,6 +87,7 @@ impl GenerationParams {
             ("regex", &[]),
         ])?;
         Ok(Self {
+            asked,
             include_usage,
             include_state,
             n: fields.integer("n", 1..=app.options.max_choices)?.unwrap_or(1),
@@ -118,6 +115,7 @@ impl GenerationParams {
             n: 1,
             logprobs: None,
             sampling: sampling.apply(app.model.default_sampling()).with_seed(seed),
+            asked: None,
             max_tokens: max_tokens.min(app.max_tokens),
             stop,
             logit_bias: Vec::new(),
@@ -147,6 +145,16 @@ impl GenerationParams {
             options.constraint = self.constraint.as_ref().map(|(_, c)| c.clone());
         }
         options
+    }
+
+    /// How tokens are chosen.
+    pub(crate) fn sampling(&self) -> &SamplingOptions {
+        &self.sampling
+    }
+
+    /// The limit of new tokens that the request sets.
+    pub(crate) fn asked_tokens(&self) -> Option<usize> {
+        self.asked
     }
 
     /// Most new tokens of each text.

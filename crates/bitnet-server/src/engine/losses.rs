@@ -3,7 +3,7 @@
 use bitnet::{Model, ModelError, Sequence};
 use tokio::sync::oneshot;
 
-use super::Failure;
+use super::{Failure, Reading};
 
 /// The inner loss over one mini-batch of the text.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,28 +39,6 @@ impl Losses {
         self.sequence.as_ref().map_or(0, Sequence::len)
     }
 
-    /// Tokens that are to be read.
-    pub(crate) fn tokens_left(&self) -> usize {
-        self.ids.len() - self.read_so_far()
-    }
-
-    /// Whether the client is gone.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.answer.as_ref().is_none_or(Answer::is_closed)
-    }
-
-    /// Reads about `tokens` tokens, whole mini-batches; whether the answer was sent.
-    pub(crate) fn step(&mut self, tokens: usize) -> bool {
-        let result = self.read(tokens);
-        let ended = result.is_err() || self.tokens_left() == 0;
-        if ended && let Some(answer) = self.answer.take() {
-            let points = std::mem::take(&mut self.points);
-            // The client may be gone.
-            let _ = answer.send(result.map(|()| points).map_err(|e| Failure::Model(e.into())));
-        }
-        ended
-    }
-
     fn read(&mut self, tokens: usize) -> Result<(), ModelError> {
         let config = self.model.config();
         let (batch, heads) = (config.ttt.mini_batch_size.max(1), config.num_attention_heads);
@@ -79,9 +57,30 @@ impl Losses {
         }
         Ok(())
     }
+}
 
-    /// Ends it without a result.
-    pub(crate) fn fail(mut self, failure: Failure) {
+impl Reading for Losses {
+    fn tokens_left(&self) -> usize {
+        self.ids.len() - self.read_so_far()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.answer.as_ref().is_none_or(Answer::is_closed)
+    }
+
+    /// Reads whole mini-batches.
+    fn step(&mut self, tokens: usize) -> bool {
+        let result = self.read(tokens);
+        let ended = result.is_err() || self.tokens_left() == 0;
+        if ended && let Some(answer) = self.answer.take() {
+            let points = std::mem::take(&mut self.points);
+            // The client may be gone.
+            let _ = answer.send(result.map(|()| points).map_err(|e| Failure::Model(e.into())));
+        }
+        ended
+    }
+
+    fn fail(&mut self, failure: Failure) {
         if let Some(answer) = self.answer.take() {
             // The client may be gone.
             let _ = answer.send(Err(failure));

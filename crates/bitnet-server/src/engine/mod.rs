@@ -4,6 +4,8 @@ mod cache;
 mod embeds;
 mod losses;
 mod queue;
+mod scores;
+mod turns;
 
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,11 +23,28 @@ use embeds::Embeds;
 pub(crate) use losses::{LossPoint, Losses};
 pub(crate) use queue::{Choice, Embed, End, Event, Failure, Generate, Job, Progress, Queue, Refused, Usage};
 use queue::{Room, Seat};
+pub(crate) use scores::Scores;
+pub(crate) use turns::Turns;
 
 /// Tokens of texts to make vectors of that pass at once while nothing is generated.
 const EMBED_STEP: usize = 256;
 /// New tokens between two reports of a text whose progress is requested.
 const REPORT_TOKENS: usize = 16;
+
+/// A text that is only read, in pieces between the tokens of other texts.
+pub(crate) trait Reading: std::fmt::Debug + Send {
+    /// Tokens that are to be read.
+    fn tokens_left(&self) -> usize;
+
+    /// Whether the client is gone.
+    fn is_gone(&self) -> bool;
+
+    /// Reads about `tokens` tokens; whether the answer was sent.
+    fn step(&mut self, tokens: usize) -> bool;
+
+    /// Ends it without a result.
+    fn fail(&mut self, failure: Failure);
+}
 
 /// A running engine.
 #[derive(Debug)]
@@ -42,6 +61,7 @@ impl Engine {
         sizes: Sizes,
         constraint_bytes: Arc<Budget>,
         metrics: Arc<Metrics>,
+        turns: Option<Arc<Turns>>,
     ) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(sizes.max_sessions.saturating_add(sizes.short_sessions), sizes.queue));
         let mut worker = Worker {
@@ -50,10 +70,11 @@ impl Engine {
             queue: queue.clone(),
             running: HashMap::new(),
             embeds: Embeds::default(),
-            losses: VecDeque::new(),
+            readings: VecDeque::new(),
             sizes,
             constraint_bytes,
             metrics,
+            turns,
             model,
         };
         let ended = Arc::new((Mutex::new(None), Condvar::new()));
@@ -145,34 +166,39 @@ struct Worker {
     queue: Arc<Queue>,
     running: HashMap<SequenceId, Running>,
     embeds: Embeds,
-    /// Texts whose inner losses are requested, in the order in which they came.
-    losses: VecDeque<Losses>,
+    /// Texts that are only read, in the order in which they came.
+    readings: VecDeque<Box<dyn Reading>>,
     sizes: Sizes,
     constraint_bytes: Arc<Budget>,
     metrics: Arc<Metrics>,
+    /// The turns of the engines of several models.
+    turns: Option<Arc<Turns>>,
 }
 
 impl Worker {
     /// Works until the server ends.
     fn run(&mut self) {
         loop {
-            let idle = self.running.is_empty() && self.embeds.is_empty() && self.losses.is_empty();
+            let idle = self.running.is_empty() && self.embeds.is_empty() && self.readings.is_empty();
             let next = self.queue.next(self.room(), idle);
-            let nothing_new = next.turns.is_empty() && next.embeds.is_empty() && next.losses.is_empty();
+            let nothing_new = next.turns.is_empty() && next.embeds.is_empty() && next.readings.is_empty();
             for turn in next.turns {
                 self.begin(turn);
             }
             self.embeds.extend(next.embeds);
-            self.losses.extend(next.losses);
+            self.readings.extend(next.readings);
             match next.closing {
                 Some(deadline) if deadline <= Instant::now() => return self.break_off(),
                 Some(_) if idle && nothing_new => return,
                 _ => {}
             }
             self.drop_disconnected();
+            let turns = self.turns.clone();
+            let turn = turns.as_ref().map(|turns| turns.take());
             self.embed();
-            self.read_losses();
+            self.read();
             self.step();
+            drop(turn);
             self.report();
             self.weigh();
         }
@@ -242,9 +268,9 @@ impl Worker {
             self.metrics.cancelled.fetch_add(1, Relaxed);
             self.queue.ended(1);
         }
-        let before = self.losses.len();
-        self.losses.retain(|losses| !losses.is_gone());
-        let gone = self.embeds.drop_gone() + before - self.losses.len();
+        let before = self.readings.len();
+        self.readings.retain(|reading| !reading.is_gone());
+        let gone = self.embeds.drop_gone() + before - self.readings.len();
         self.metrics.cancelled.fetch_add(gone as u64, Relaxed);
         self.queue.ended(gone);
     }
@@ -316,17 +342,17 @@ impl Worker {
         }
     }
 
-    /// Reads the next part of a text whose inner losses are requested.
-    fn read_losses(&mut self) {
-        let Some(losses) = self.losses.front_mut() else { return };
+    /// Reads the next part of a text that is only read.
+    fn read(&mut self) {
+        let Some(reading) = self.readings.front_mut() else { return };
         // A piece delays the next tokens of all texts.
         let tokens = if self.running.is_empty() { EMBED_STEP } else { Batch::PROMPT_STEP };
-        let before = losses.tokens_left();
-        let ended = losses.step(tokens);
-        let read = before - losses.tokens_left();
+        let before = reading.tokens_left();
+        let ended = reading.step(tokens);
+        let read = before - reading.tokens_left();
         self.metrics.embedded_tokens.fetch_add(read as u64, Relaxed);
         if ended {
-            self.losses.pop_front();
+            self.readings.pop_front();
             self.queue.ended(1);
         }
     }
@@ -371,7 +397,7 @@ impl Worker {
 
     /// Tells everybody that there will be nothing more.
     fn break_off(&mut self) {
-        let ended = self.running.len() + self.embeds.len() + self.losses.len();
+        let ended = self.running.len() + self.embeds.len() + self.readings.len();
         for (id, running) in self.running.drain() {
             self.batch.leave(id);
             let _ = running.events.send(Event::Failed(Failure::Closing));
@@ -379,12 +405,12 @@ impl Worker {
         for embed in self.embeds.drain() {
             let _ = embed.answer.send(Err(Failure::Closing));
         }
-        self.losses.drain(..).for_each(|losses| losses.fail(Failure::Closing));
+        self.readings.drain(..).for_each(|mut reading| reading.fail(Failure::Closing));
         for job in self.queue.drain() {
             match job {
                 Job::Generate(generate) => drop(generate.events.send(Event::Failed(Failure::Closing))),
                 Job::Embed(embed) => drop(embed.answer.send(Err(Failure::Closing))),
-                Job::Losses(losses) => losses.fail(Failure::Closing),
+                Job::Read(mut reading) => reading.fail(Failure::Closing),
             }
         }
         self.queue.ended(ended);

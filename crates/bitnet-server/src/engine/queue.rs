@@ -11,7 +11,7 @@ use std::time::Instant;
 use bitnet::{Embedding, FinishReason, Prepared, Stats, TokenLogprob};
 use tokio::sync::{mpsc, oneshot};
 
-use super::losses::Losses;
+use super::Reading;
 use crate::budget::Share;
 
 /// A prompt of more tokens is a long one.
@@ -28,8 +28,8 @@ pub(crate) enum Job {
     Generate(Generate),
     /// Texts to make vectors of.
     Embed(Box<Embed>),
-    /// A text whose inner losses are requested.
-    Losses(Box<Losses>),
+    /// A text that is only read.
+    Read(Box<dyn Reading>),
 }
 
 /// Texts to generate for one request.
@@ -165,7 +165,7 @@ impl Job {
     fn turns(&self) -> usize {
         match self {
             Job::Generate(g) => g.choices.len(),
-            Job::Embed(_) | Job::Losses(_) => 1,
+            Job::Embed(_) | Job::Read(_) => 1,
         }
     }
 
@@ -174,7 +174,7 @@ impl Job {
         match self {
             Job::Generate(g) => g.choices.len() == 1 && g.choices.iter().all(|c| c.tokens() <= SHORT_TEXT),
             Job::Embed(e) => e.embedding.tokens_left() <= SHORT_TEXT,
-            Job::Losses(l) => l.tokens_left() <= SHORT_TEXT,
+            Job::Read(r) => r.tokens_left() <= SHORT_TEXT,
         }
     }
 
@@ -183,7 +183,7 @@ impl Job {
         match self {
             Job::Generate(g) => g.events.is_closed(),
             Job::Embed(e) => e.answer.is_closed(),
-            Job::Losses(l) => l.is_gone(),
+            Job::Read(r) => r.is_gone(),
         }
     }
 }
@@ -254,8 +254,8 @@ pub(crate) struct Next {
     pub(crate) turns: Vec<QueuedChoice>,
     /// Requested vectors.
     pub(crate) embeds: Vec<Embed>,
-    /// Requested inner losses.
-    pub(crate) losses: Vec<Losses>,
+    /// Texts that are only read.
+    pub(crate) readings: Vec<Box<dyn Reading>>,
     /// The server ends, with this deadline for running texts.
     pub(crate) closing: Option<Instant>,
 }
@@ -344,10 +344,10 @@ impl Queue {
                     }
                 }
                 Job::Embed(embed) => next.embeds.push(*embed),
-                Job::Losses(losses) => next.losses.push(*losses),
+                Job::Read(reading) => next.readings.push(reading),
             }
         }
-        state.active += next.turns.len() + next.embeds.len() + next.losses.len();
+        state.active += next.turns.len() + next.embeds.len() + next.readings.len();
         next
     }
 

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bitnet::Model;
-use bitnet_server::{Handle, Options, Server, ServerError};
+use bitnet_server::{Handle, Models, Options, Server, ServerError};
 use serde_json::Value;
 use test_support::http::Client;
 
@@ -37,12 +37,12 @@ pub struct Running {
 
 impl Running {
     /// Starts one with the defaults, changed by `change`.
-    pub fn start(model: Model, change: impl FnOnce(&mut Options)) -> Self {
+    pub fn start(models: impl Into<Models>, change: impl FnOnce(&mut Options)) -> Self {
         let mut options = Options::default();
         options.address.set_port(0);
         options.grace = Duration::from_secs(30);
         change(&mut options);
-        let server = Server::bind(model, options).unwrap();
+        let server = Server::bind(models, options).unwrap();
         let (client, handle) = (Client::new(server.address()), server.handle());
         Self { client, handle, thread: Some(std::thread::spawn(|| server.run())) }
     }

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use bitnet::{Model, TokenLogprob};
-use loader::chat::{Answered, ToolCall, ToolForm};
+use loader::chat::{Answered, ToolCall};
 use serde_json::{Value, json};
 
 use super::time::{nanos, now};
 use crate::api::answer::{Form, call_id, logprob_json};
 use crate::api::format::{Collected, Format, reason_name};
-use crate::api::held::{Held, read};
+use crate::api::held::{Calling, Held, read};
 use crate::api::{ApiError, GenerationParams};
 use crate::dialect::Dialect;
 use crate::engine::{End, Progress, Usage};
@@ -29,7 +29,7 @@ pub(super) struct Answer {
     /// The tokens of the prompt, if the last part tells all tokens.
     prompt: Option<Vec<u32>>,
     /// How the model calls tools, if it was given some.
-    tools: Option<ToolForm>,
+    tools: Option<Calling>,
     held: Held,
 }
 
@@ -44,10 +44,10 @@ fn part(form: Form, name: &str, text: &str, done: bool) -> Value {
     }
 }
 
-/// The answer to a request without a text: that the model is loaded, which it always is.
-pub(super) fn loaded(form: Form, name: &str) -> Value {
+/// The answer to a request without a text: that the model is loaded, or, if it is not `kept`, that it will leave.
+pub(super) fn loaded(form: Form, name: &str, kept: bool) -> Value {
     let mut answer = part(form, name, "", true);
-    answer["done_reason"] = "load".into();
+    answer["done_reason"] = if kept { "load" } else { "unload" }.into();
     answer
 }
 
@@ -73,7 +73,7 @@ impl Answer {
         form: Form,
         name: String,
         params: &GenerationParams,
-        tools: Option<ToolForm>,
+        tools: Option<Calling>,
         prompt: Option<Vec<u32>>,
     ) -> Self {
         Self {

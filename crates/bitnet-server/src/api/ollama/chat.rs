@@ -10,27 +10,27 @@ use serde_json::{Value, json};
 use super::answer::{Answer, loaded};
 use super::options;
 use crate::api::answer::Form;
-use crate::api::chat::{NO_TOOLS, read_messages, tools};
+use crate::api::chat::read_messages;
+use crate::api::tools::{NO_TOOLS, Tools};
 use crate::api::{ApiError, Asked, Draft, Fields, generated, take_model};
-use crate::state::App;
+use crate::state::{App, Site};
 
 /// Answers a conversation.
-pub(crate) async fn chat(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    generated(app, request, plan).await
+pub(crate) async fn chat(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    generated(site, request, plan).await
 }
 
-pub(in crate::api) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+pub(in crate::api) fn plan(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
     let name = take_model(&mut fields, app)?;
-    options::keep_alive(&mut fields)?;
-    let params = options::params(&mut fields, app)?;
+    let kept = options::keep_alive(&mut fields, app)?;
+    let mut params = options::params(&mut fields, app)?;
     let mut render = RenderOptions::default();
     if let Some(think) = options::think(&mut fields)? {
         render.extra.insert("enable_thinking".into(), think.into());
     }
-    let tools = tools(&mut fields, app)?;
-    let form = tools.as_ref().map(|(_, form)| *form);
-    render.tools = tools.map(|(tools, _)| tools);
+    let tools = Tools::take(&mut fields, app, &mut params)?;
+    let calling = tools.as_ref().map(|tools| tools.calling);
+    render.tools = tools.map(|tools| tools.list);
     let truncate = fields.boolean_or("truncate", true)?;
     let messages = match fields.take("messages") {
         None => Vec::new(),
@@ -39,10 +39,10 @@ pub(in crate::api) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
     };
     fields.leave();
     if messages.is_empty() {
-        return Ok(Asked::Nothing(loaded(Form::Chat, &name)));
+        return Ok(Asked::Nothing(loaded(Form::Chat, &name, kept)));
     }
     let ids = encode(app, &messages, &render, truncate)?;
-    let answer = Box::new(Answer::new(app, Form::Chat, name, &params, form, None));
+    let answer = Box::new(Answer::new(app, Form::Chat, name, &params, calling, None));
     Draft::new(app, params, vec![ids], "messages", answer).map(Asked::from)
 }
 

@@ -12,10 +12,9 @@ use super::options;
 use super::time::nanos;
 use crate::api::embeddings::{dimensions, embedding, vectors};
 use crate::api::pieces::json_in_pieces;
-use crate::api::{ApiError, Fields, take_model};
+use crate::api::{ApiError, Fields, read, take_model};
 use crate::api_error::json_response;
-use crate::body::Bytes;
-use crate::state::App;
+use crate::state::{App, Site};
 
 /// Texts to turn into vectors.
 pub(in crate::api) struct Plan {
@@ -26,9 +25,9 @@ pub(in crate::api) struct Plan {
 }
 
 /// Makes vectors of texts.
-pub(crate) async fn embed(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
+pub(crate) async fn embed(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
     let arrived = Instant::now();
-    let Done { name, tokens, vectors } = done(&app, request, plan).await?;
+    let Done { name, tokens, vectors } = done(&site, request, plan).await?;
     let begin = format!("{{\"model\":{},\"embeddings\":[", json!(name));
     let time = nanos(arrived.elapsed());
     let end = format!("],\"total_duration\":{time},\"load_duration\":0,\"prompt_eval_count\":{tokens}}}");
@@ -40,8 +39,8 @@ pub(crate) async fn embed(State(app): State<Arc<App>>, request: Request) -> Resu
 }
 
 /// Makes the vector of one text.
-pub(crate) async fn embeddings(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let mut done = done(&app, request, plan_old).await?;
+pub(crate) async fn embeddings(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    let mut done = done(&site, request, plan_old).await?;
     let vector = done.vectors.pop().unwrap_or_default();
     Ok(json_response(StatusCode::OK, &json!({ "embedding": vector })))
 }
@@ -54,29 +53,27 @@ struct Done {
 }
 
 async fn done(
-    app: &Arc<App>,
+    site: &Arc<Site>,
     request: Request,
-    plan: fn(&App, &[u8]) -> Result<Plan, ApiError>,
+    plan: fn(&App, Fields) -> Result<Plan, ApiError>,
 ) -> Result<Done, ApiError> {
-    let body: Bytes = app.read_body(request).await?;
-    let shared = app.clone();
-    let Plan { name, embedding } = app.workers.read(body.len(), move |_| plan(&shared, &body)).await?;
+    let body = site.read_body(request).await?;
+    let (app, Plan { name, embedding }) = read(site, body, move |app, fields, _| plan(app, fields)).await?;
     let Some(embedding) = embedding else { return Ok(Done { name, tokens: 0, vectors: Vec::new() }) };
     let tokens = embedding.tokens_left();
-    Ok(Done { name, tokens, vectors: vectors(app, embedding).await? })
+    Ok(Done { name, tokens, vectors: vectors(&app, embedding).await? })
 }
 
 /// Fields that both endpoints have.
-fn begin(body: &[u8], app: &App) -> Result<(Fields, String), ApiError> {
-    let mut fields = Fields::of_body(body)?;
-    let name = take_model(&mut fields, app)?;
-    options::keep_alive(&mut fields)?;
-    options::options(&mut fields, app, false)?;
-    Ok((fields, name))
+fn begin(fields: &mut Fields, app: &App) -> Result<String, ApiError> {
+    let name = take_model(fields, app)?;
+    options::keep_alive(fields, app)?;
+    options::options(fields, app, false)?;
+    Ok(name)
 }
 
-pub(in crate::api) fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
-    let (mut fields, name) = begin(body, app)?;
+pub(in crate::api) fn plan(app: &App, mut fields: Fields) -> Result<Plan, ApiError> {
+    let name = begin(&mut fields, app)?;
     dimensions(&mut fields, app)?;
     let cut = fields.boolean_or("truncate", true)?;
     let input: Option<Value> = match fields.take("input") {
@@ -90,8 +87,8 @@ pub(in crate::api) fn plan(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
 }
 
 /// For `/api/embeddings`.
-pub(in crate::api) fn plan_old(app: &App, body: &[u8]) -> Result<Plan, ApiError> {
-    let (mut fields, name) = begin(body, app)?;
+pub(in crate::api) fn plan_old(app: &App, mut fields: Fields) -> Result<Plan, ApiError> {
+    let name = begin(&mut fields, app)?;
     let prompt = fields.text("prompt")?.filter(|text| !text.is_empty());
     fields.leave();
     Ok(Plan { name, embedding: prompt.map(|text| embedding(app, text.into(), "prompt", true)).transpose()? })

@@ -12,17 +12,16 @@ use super::options;
 use crate::api::answer::Form;
 use crate::api::completions::texts;
 use crate::api::{ApiError, Asked, Draft, Fields, generated, take_model};
-use crate::state::App;
+use crate::state::{App, Site};
 
 /// Goes on with a text, or answers it.
-pub(crate) async fn generate(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    generated(app, request, plan).await
+pub(crate) async fn generate(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    generated(site, request, plan).await
 }
 
-pub(in crate::api) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
-    let mut fields = Fields::of_body(body)?;
+pub(in crate::api) fn plan(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
     let name = take_model(&mut fields, app)?;
-    options::keep_alive(&mut fields)?;
+    let kept = options::keep_alive(&mut fields, app)?;
     let params = options::params(&mut fields, app)?;
     let think = options::think(&mut fields)?;
     let prompt = fields.text("prompt")?.unwrap_or_default();
@@ -35,7 +34,7 @@ pub(in crate::api) fn plan(app: &App, body: &[u8]) -> Result<Asked, ApiError> {
     }
     fields.leave();
     if prompt.is_empty() {
-        return Ok(Asked::Nothing(loaded(Form::Text, &name)));
+        return Ok(Asked::Nothing(loaded(Form::Text, &name, kept)));
     }
     let model = &app.model;
     // Without a template a prompt is the begin of the text, as in Ollama.

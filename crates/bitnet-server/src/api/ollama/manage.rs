@@ -8,9 +8,9 @@ use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::Response;
 use serde_json::json;
 
-use super::models::named;
+use super::models::asked;
 use crate::api::ApiError;
-use crate::state::App;
+use crate::state::Site;
 
 /// A change of models, by the path of its endpoint, and how it is done instead.
 const WAYS: &[(&str, &str)] = &[
@@ -34,12 +34,12 @@ fn cannot(way: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_IMPLEMENTED, "invalid_request_error", format!("this server {way}"))
 }
 
-/// Downloads a model, which has succeeded if it is the one that is here.
-pub(crate) async fn pull(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let body = app.read_body(request).await?;
-    let shared = app.clone();
-    let name = app.workers.read(body.len(), move |_| named(&shared, &body)).await;
-    if let Err(error) = name {
+/// Downloads a model, which has succeeded if it is one of those that are here.
+pub(crate) async fn pull(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    let body = site.read_body(request).await?;
+    let shared = site.clone();
+    let found = site.workers.read(body.len(), move |_| asked(&shared, &body)).await;
+    if let Err(error) = found {
         let way = "downloads no models; use `bitnet pull`, then start it with the model: `bitnet serve -m MODEL`";
         return Err(if error.is_not_found() { cannot(&format!("{way}; {}", error.message())) } else { error });
     }

@@ -17,4 +17,4 @@ pub(super) use embed::{plan as plan_embed, plan_old as plan_embeddings};
 pub(crate) use generate::generate;
 pub(super) use generate::plan as plan_generate;
 pub(crate) use manage::{pull, refused};
-pub(crate) use models::{ps, root, show, tags, version};
+pub(crate) use models::{described, ps, root, show, tags, version};

@@ -11,10 +11,11 @@ use bitnet::Container;
 use serde_json::{Map, Value, json};
 
 use super::time::timestamp;
-use crate::api::chat::form;
-use crate::api::{ApiError, Fields, take_model};
+use crate::api::tools::form;
+use crate::api::{ApiError, Fields, named};
 use crate::api_error::json_response;
-use crate::state::App;
+use crate::shelf::Shown;
+use crate::state::{App, Site};
 
 /// The version of Ollama whose interface this is: clients decide by it what they may ask for.
 const INTERFACE: &str = "0.12.11";
@@ -31,28 +32,37 @@ pub(crate) async fn version() -> Response {
     json_response(StatusCode::OK, &json!({ "version": INTERFACE, "bitnet": env!("CARGO_PKG_VERSION") }))
 }
 
-/// The models: there is one.
-pub(crate) async fn tags(State(app): State<Arc<App>>) -> Response {
-    let mut entry = entry(&app, app.model.info().file_bytes);
-    entry["modified_at"] = since(&app).into();
-    json_response(StatusCode::OK, &json!({ "models": [entry] }))
+/// All models.
+pub(crate) async fn tags(State(site): State<Arc<Site>>) -> Response {
+    let entry = |model: Shown| {
+        let mut entry = entry(&model, model.bytes);
+        entry["modified_at"] = since(site.models.created()).into();
+        entry
+    };
+    let all: Vec<Value> = site.models.shown().into_iter().map(entry).collect();
+    json_response(StatusCode::OK, &json!({ "models": all }))
 }
 
 /// The models in memory.
-pub(crate) async fn ps(State(app): State<Arc<App>>) -> Response {
-    let engine = app.model.engine();
-    let mut entry = entry(&app, (engine.packed_bytes() + engine.head_bytes()) as u64);
-    entry["expires_at"] = timestamp(SystemTime::now() + FOREVER).into();
-    entry["size_vram"] = 0.into();
-    entry["context_length"] = context(&app).into();
-    json_response(StatusCode::OK, &json!({ "models": [entry] }))
+pub(crate) async fn ps(State(site): State<Arc<Site>>) -> Response {
+    let entry = |model: Shown| {
+        let here = model.here.as_ref()?;
+        let mut entry = entry(&model, here.bytes);
+        entry["expires_at"] = timestamp(SystemTime::now() + here.leaves.unwrap_or(FOREVER).min(FOREVER)).into();
+        entry["size_vram"] = 0.into();
+        entry["context_length"] = entry["details"]["context_length"].clone();
+        Some(entry)
+    };
+    let all: Vec<Value> = site.models.shown().into_iter().filter_map(entry).collect();
+    json_response(StatusCode::OK, &json!({ "models": all }))
 }
 
-/// Everything about the model.
-pub(crate) async fn show(State(app): State<Arc<App>>, request: Request) -> Result<Response, ApiError> {
-    let body = app.read_body(request).await?;
-    let shared = app.clone();
-    let name = app.workers.read(body.len(), move |_| named(&shared, &body)).await?;
+/// Everything about a model, which is loaded for that.
+pub(crate) async fn show(State(site): State<Arc<Site>>, request: Request) -> Result<Response, ApiError> {
+    let body = site.read_body(request).await?;
+    let shared = site.clone();
+    let (at, name) = site.workers.read(body.len(), move |_| asked(&shared, &body)).await?;
+    let app = site.models.get(at).await?;
     let model = &app.model;
     let sampling = model.default_sampling();
     let parameters = [
@@ -64,46 +74,59 @@ pub(crate) async fn show(State(app): State<Arc<App>>, request: Request) -> Resul
     ];
     let parameters: Vec<String> = parameters.iter().map(|(key, value)| format!("{key:<30} {value}")).collect();
     let shown = json!({
-        "modelfile": format!("# The one model of this server; it is called:\nFROM {name}\n"),
+        "modelfile": format!("# A model of this server; it is called:\nFROM {name}\n"),
         "parameters": parameters.join("\n"),
         "template": model.chat_template().map_or("", |template| template.source()),
         "details": details(&app),
         "model_info": facts(&app),
         "capabilities": capabilities(&app),
-        "modified_at": since(&app),
+        "modified_at": since(app.created),
     });
     Ok(json_response(StatusCode::OK, &shown))
 }
 
-/// The model that a request names, as `model` or by the older `name`.
-pub(super) fn named(app: &App, body: &[u8]) -> Result<String, ApiError> {
+/// The model that a request names, as `model` or by the older `name`: its number, and as the client calls it.
+pub(super) fn asked(site: &Site, body: &[u8]) -> Result<(usize, String), ApiError> {
     let mut fields = Fields::of_body(body)?;
     if let Some(name) = fields.text("name")? {
         fields.fill("model", name.into());
     }
-    let name = take_model(&mut fields, app)?;
+    let at = named(&mut fields, site)?;
+    let name = fields.text("model")?.or_else(|| site.models.names().next().map(str::to_owned));
     fields.leave();
-    Ok(name)
+    Ok((at, name.unwrap_or_default()))
+}
+
+/// Facts about a model in memory, for lists after it as well.
+pub(crate) fn described(app: &App) -> Value {
+    details(app)
 }
 
 /// Fields that a list has for a model of `size` bytes.
-fn entry(app: &App, size: u64) -> Value {
+fn entry(model: &Shown, size: u64) -> Value {
     // Clients write a version after each name.
-    let name = if app.name.contains(':') { app.name.clone() } else { format!("{}:latest", app.name) };
-    json!({ "name": name, "model": name, "size": size, "digest": digest(app), "details": details(app) })
+    let name = if model.name.contains(':') { model.name.clone() } else { format!("{}:latest", model.name) };
+    let mut entry = json!({ "name": name, "model": name, "size": size });
+    let unknown = || {
+        json!({ "digest": hash(&(&model.name, model.bytes)), "details": {
+        "parent_model": "", "format": "", "family": "", "families": [], "parameter_size": "", "quantization_level": "" } })
+    };
+    if let (Some(entry), Value::Object(facts)) = (entry.as_object_mut(), model.ollama.clone().unwrap_or_else(unknown)) {
+        entry.extend(facts);
+    }
+    entry
 }
 
-/// Since when the model is served.
-fn since(app: &App) -> String {
-    timestamp(UNIX_EPOCH + Duration::from_secs(app.created))
+/// Since when models are served.
+fn since(created: u64) -> String {
+    timestamp(UNIX_EPOCH + Duration::from_secs(created))
 }
 
 /// Digits that distinguish this model from others. They are not a checksum: a large file would take long to read.
-fn digest(app: &App) -> String {
-    let info = app.model.info();
+fn digest(model: &Shown) -> String {
     let part = |part: u8| {
         let mut hasher = DefaultHasher::new();
-        (part, &app.name, &info.architecture, &info.ternary_format, info.file_bytes).hash(&mut hasher);
+        (part, &model.name, model.bytes).hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     };
     (0..4).map(part).collect()

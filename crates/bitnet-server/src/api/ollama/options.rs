@@ -1,9 +1,11 @@
 //! Fields that several endpoints of Ollama's interface share: `options`, `format`, `think`, `keep_alive`.
 
+use std::time::Duration;
+
 use bitnet::SamplingOverrides;
 use serde_json::{Map, Value};
 
-use super::time::is_duration;
+use super::time::seconds;
 use crate::api::params::{GenerationParams, stops};
 use crate::api::{ApiError, Fields};
 use crate::state::App;
@@ -105,11 +107,18 @@ pub(super) fn think(fields: &mut Fields) -> Result<Option<bool>, ApiError> {
     }
 }
 
-/// `keep_alive`: how long the model stays in memory. Here it stays as long as the server runs.
-pub(super) fn keep_alive(fields: &mut Fields) -> Result<(), ApiError> {
-    match fields.take("keep_alive") {
-        None | Some(Value::Number(_)) => Ok(()),
-        Some(Value::String(text)) if is_duration(&text) => Ok(()),
-        Some(_) => Err(fields.wrong("keep_alive", "it must be a number of seconds or a duration like \"5m\"")),
-    }
+/// `keep_alive`: how long the model stays in memory without a request, if it can be loaded again; a negative time is
+/// for ever. Whether it stays after this request.
+pub(super) fn keep_alive(fields: &mut Fields, app: &App) -> Result<bool, ApiError> {
+    let Some(value) = fields.take("keep_alive") else { return Ok(true) };
+    let seconds = match &value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => seconds(text),
+        _ => None,
+    };
+    let must = "it must be a number of seconds or a duration like \"5m\"";
+    let seconds = seconds.filter(|seconds| seconds.is_finite()).ok_or_else(|| fields.wrong("keep_alive", must))?;
+    // A time beyond all times is for ever, too.
+    app.set_keep(Duration::try_from_secs_f64(seconds).ok());
+    Ok(seconds != 0.0 || !app.may_leave())
 }

@@ -39,25 +39,32 @@ pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Whether a text is a duration in Go's notation: `5m`, `1h30m`, `-1.5s`, `0`.
-pub(super) fn is_duration(text: &str) -> bool {
+/// The seconds of a duration in Go's notation: `5m`, `1h30m`, `-1.5s`, `0`; `None` for another text.
+pub(super) fn seconds(text: &str) -> Option<f64> {
+    let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
     if rest == "0" {
-        return true;
+        return Some(0.0);
     }
-    let mut parts = 0;
+    let mut total = None;
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, after) = rest.split_at(number);
         let unit = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
         let (unit, after) = after.split_at(unit);
-        let is_number = number.bytes().any(|b| b.is_ascii_digit()) && number.matches('.').count() <= 1;
-        if !is_number || !["ns", "us", "µs", "μs", "ms", "s", "m", "h"].contains(&unit) {
-            return false;
-        }
-        (rest, parts) = (after, parts + 1);
+        let unit = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        total = Some(total.unwrap_or(0.0) + unit * number.parse::<f64>().ok()?);
+        rest = after;
     }
-    parts > 0
+    total.map(|total| sign * total)
 }
 
 #[cfg(test)]
@@ -86,11 +93,23 @@ mod tests {
 
     #[test]
     fn durations_are_told_from_other_texts() {
-        for text in ["5m", "1h30m", "-1s", "+2ms", "1.5h", ".5s", "0", "-0", "10µs", "300ns"] {
-            assert!(is_duration(text), "{text}");
+        for (text, expected) in [
+            ("5m", 300.0),
+            ("1h30m", 5400.0),
+            ("-1s", -1.0),
+            ("+2ms", 2e-3),
+            ("1.5h", 5400.0),
+            (".5s", 0.5),
+            ("0", 0.0),
+            ("-0", 0.0),
+            ("10µs", 1e-5),
+            ("300ns", 3e-7),
+        ] {
+            let found = seconds(text).unwrap();
+            assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{text}: {found}");
         }
         for text in ["", "-", "5", "m", "-1", "5 m", "1.2.3s", ".s", "5d", "h5", "5min", "forever"] {
-            assert!(!is_duration(text), "{text}");
+            assert_eq!(seconds(text), None, "{text}");
         }
     }
 }
