@@ -76,7 +76,7 @@ fn build() -> Result<(), XtaskError> {
         run(&python(), &["-m", "venv", "--clear", TOOLS], &[])?;
     }
     install(&tools, &["-r", &requirements])?;
-    // What an earlier build left must not be taken for the new one.
+    // The wheel of an earlier build must not be taken for the new one.
     if Path::new(WHEELS).is_dir() {
         std::fs::remove_dir_all(WHEELS).map_err(XtaskError::io(WHEELS))?;
     }

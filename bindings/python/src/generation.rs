@@ -29,7 +29,7 @@ impl Running {
     }
 }
 
-/// What a generation begins with.
+/// The beginning of a generation.
 pub(crate) enum Prompt {
     /// A text that goes on with the session's.
     Text(String),
@@ -39,7 +39,7 @@ pub(crate) enum Prompt {
     Chat(Vec<Message>),
 }
 
-/// Bytes of a prompt that is read on the calling thread: with fewer the model is done before anybody would interrupt it.
+/// Bytes of a prompt that is read on the calling thread: with fewer the model is done before anyone would interrupt it.
 const SHORT: usize = 256;
 
 impl Prompt {
@@ -60,7 +60,7 @@ impl Prompt {
     }
 }
 
-/// What was generated so far.
+/// The text so far, with its tokens.
 #[derive(Default)]
 struct Seen {
     text: String,

@@ -1,6 +1,6 @@
 //! The crate `bitnet` as a module of Python. `python/ternary_lm` is the package around it, with its types and errors.
 //!
-//! Whatever computes does so detached from the interpreter, so that other threads of Python run. Nothing here holds a
+//! All that computes does so detached from the interpreter, so that other threads of Python run. Nothing here holds a
 //! lock while it calls Python. A session is either in its slot or taken by the call that uses it ([`session::Slot`]), and
 //! no class changes in place: all of them are `frozen`, also for an interpreter without a global lock.
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::errors::{kinds, option};
 
-/// What a generation is asked for, by name.
+/// The names of options of a generation.
 const KNOWN: &str = "max_tokens, temperature, top_k, top_p, min_p, repeat_penalty, repeat_last_n, presence_penalty, \
                      frequency_penalty, seed, stop, logit_bias, logprobs, json_schema, regex, grammar, ignore_eos, show_special, keep";
 

@@ -38,7 +38,7 @@ fn of_training(error: bitnet::train::TrainError) -> PyErr {
     errors::of_training(&error)
 }
 
-/// What hears of a run, and ends it.
+/// The end of a run's events: a function of Python, which may end the run.
 struct Listener {
     callback: Option<Py<PyAny>>,
     /// The exception of the callback, or of a handler of a signal.
@@ -203,7 +203,7 @@ impl Text {
                     ));
                 }
             };
-            // What is no tokenizer is not kept.
+            // Damaged tokenizers are not kept.
             Tokenizer::from_bytes(json.as_bytes()).map_err(|e| failed(&e))?;
             files::write(&kept, json.as_bytes()).map_err(|e| failed(&e))?;
         }
@@ -280,7 +280,7 @@ impl Text {
         }
         let learned = TokenFile::open(&learn, width).map_err(of_training)?;
         let validated = TokenFile::open(&valid, width).map_err(of_training)?;
-        // Too little to validate with is no reason to fail.
+        // Too little to validate with is not a reason to fail.
         Ok([Some(learned), Some(validated).filter(|file| file.len() > config.context as u64)])
     }
 
