@@ -111,7 +111,7 @@ pub(crate) fn schema(value: &Bound<'_, PyAny>) -> PyResult<Value> {
 /// A value of Python as JSON.
 ///
 /// # Errors
-/// What `json.dumps` raises.
+/// The exceptions of `json.dumps`.
 pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
     let text: String = value.py().import("json")?.call_method1("dumps", (value,))?.extract()?;
     serde_json::from_str(&text).map_err(|e| PyTypeError::new_err(e.to_string()))
@@ -120,7 +120,7 @@ pub(crate) fn json(value: &Bound<'_, PyAny>) -> PyResult<Value> {
 /// A text of JSON as a value of Python.
 ///
 /// # Errors
-/// What `json.loads` raises.
+/// The exceptions of `json.loads`.
 pub(crate) fn loads<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
     py.import("json")?.call_method1("loads", (text,))
 }

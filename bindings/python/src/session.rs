@@ -195,12 +195,12 @@ impl Session {
         Ok(())
     }
 
-    /// Writes the session to a file, whole or not at all; `Model.load_session` goes on from it.
+    /// Writes the session to a file, whole or not at all; `Model.load_session` continues from it.
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         self.slot.work(py, |session| session.save_to(&path))
     }
 
-    /// The session as bytes; `Model.restore_session` goes on from them.
+    /// The session as bytes; `Model.restore_session` continues from them.
     fn to_bytes(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
         self.slot.work(py, bitnet::Session::save)
     }
