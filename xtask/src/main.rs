@@ -11,6 +11,7 @@
 //! | `cargo xtask hostile` | hostile inputs against the library, the command and the server, with limits on time and memory |
 //! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
 //! | `cargo xtask web` | the WebAssembly module, its npm package and the page, as a folder for any static server |
+//! | `cargo xtask python` | the Python wheel; with `--test` its tests in a fresh environment |
 //! | `cargo xtask desktop` | the desktop program; with `--test` its tests in a window, with `--package` its packages |
 //! | `cargo xtask intent` | utterances to JSON with small models: data, baseline, evaluation, latency |
 //! | `cargo xtask tables` | writes the tables of docs/models.md, which a test compares, from those of the program |
@@ -26,6 +27,7 @@ mod isas;
 mod jobs;
 mod page;
 mod programs;
+mod python;
 mod shell;
 mod test;
 mod tidy;
@@ -108,6 +110,12 @@ enum Command {
         #[arg(long)]
         test: bool,
     },
+    /// Build the Python wheel; needs Python 3.10 with venv.
+    Python {
+        /// Test it, too: in a fresh environment, with the packages that it works with.
+        #[arg(long)]
+        test: bool,
+    },
     /// Build the desktop program; needs Node and the system's web view.
     Desktop {
         /// Test it instead: lints, unit tests, licences, and the program in a window.
@@ -157,6 +165,10 @@ fn main() -> ExitCode {
             Command::Page { check } => page::all(&mut steps, check),
             Command::Web { test: true } => steps.run("programs", programs::build).and_then(|()| web::check(&mut steps)),
             Command::Web { test: false } => web::site(&mut steps),
+            Command::Python { test: true } => {
+                steps.run("programs", programs::build).and_then(|()| python::check(&mut steps))
+            }
+            Command::Python { test: false } => python::wheel(&mut steps),
             Command::Desktop { test: true, .. } => desktop::test(&mut steps),
             Command::Desktop { package: true, .. } => desktop::package(&mut steps),
             Command::Desktop { .. } => desktop::build(&mut steps),
