@@ -11,12 +11,14 @@
 //! | `cargo xtask hostile` | hostile inputs against the library, the command and the server, with limits on time and memory |
 //! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
 //! | `cargo xtask web` | the WebAssembly module, its npm package and the page, as a folder for any static server |
+//! | `cargo xtask c` | the library for C: header, libraries, files for pkg-config and CMake; with `--test` its tests in C, C++ and Go |
 //! | `cargo xtask desktop` | the desktop program; with `--test` its tests in a window, with `--package` its packages |
 //! | `cargo xtask intent` | utterances to JSON with small models: data, baseline, evaluation, latency |
 //! | `cargo xtask tables` | writes the tables of docs/models.md, which a test compares, from those of the program |
 //! | `cargo xtask page` | builds the page of the server into its crate; with `--check` checks and tests it |
 //! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
 
+mod c;
 mod ci;
 mod desktop;
 mod error;
@@ -108,6 +110,12 @@ enum Command {
         #[arg(long)]
         test: bool,
     },
+    /// Build the library for C: header, static and shared library, files for pkg-config and CMake.
+    C {
+        /// Test it instead: lints, and programs in C, C++ and Go, under the address sanitizer and valgrind, too.
+        #[arg(long)]
+        test: bool,
+    },
     /// Build the desktop program; needs Node and the system's web view.
     Desktop {
         /// Test it instead: lints, unit tests, licences, and the program in a window.
@@ -157,6 +165,8 @@ fn main() -> ExitCode {
             Command::Page { check } => page::all(&mut steps, check),
             Command::Web { test: true } => steps.run("programs", programs::build).and_then(|()| web::check(&mut steps)),
             Command::Web { test: false } => web::site(&mut steps),
+            Command::C { test: true } => steps.run("programs", programs::build).and_then(|()| c::test(&mut steps)),
+            Command::C { test: false } => c::build(&mut steps),
             Command::Desktop { test: true, .. } => desktop::test(&mut steps),
             Command::Desktop { package: true, .. } => desktop::package(&mut steps),
             Command::Desktop { .. } => desktop::build(&mut steps),

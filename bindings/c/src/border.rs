@@ -100,10 +100,7 @@ pub(crate) unsafe fn run<R: Into<bitnet_status>>(
 ///
 /// # Safety
 /// An exported function calls this, whose caller keeps the promises of the header.
-pub(crate) unsafe fn run_or<R>(
-    otherwise: R,
-    body: impl for<'c> FnOnce(Caller<'c>) -> Result<R, Failure>,
-) -> R {
+pub(crate) unsafe fn run_or<R>(otherwise: R, body: impl for<'c> FnOnce(Caller<'c>) -> Result<R, Failure>) -> R {
     let done = catch_unwind(AssertUnwindSafe(|| body(Caller { call: PhantomData })));
     match done {
         Ok(Ok(answer)) => answer,
@@ -133,7 +130,7 @@ macro_rules! border {
         unsafe { $crate::border::run_or($otherwise, |$caller| $body) }
     };
     ($error:expr, |$caller:ident| $body:block) => {
-        // SAFETY: only exported functions hold this, with the pointer of their caller, which is his promise.
+        // SAFETY: only exported functions hold this, with the pointer of their caller, who promises that it is NULL or a place.
         unsafe { $crate::border::run($error, |$caller| $body) }
     };
 }

@@ -28,7 +28,10 @@ pub unsafe extern "C" fn bitnet_cancel_new(
 
 /// Ends every generation that has this token before its next token; its session keeps the text so far.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn bitnet_cancel_set(cancel: *const bitnet_cancel, error: *mut *mut bitnet_error) -> bitnet_status {
+pub unsafe extern "C" fn bitnet_cancel_set(
+    cancel: *const bitnet_cancel,
+    error: *mut *mut bitnet_error,
+) -> bitnet_status {
     border!(error, |c| {
         c.handle(cancel)?.cancel();
         Ok(())

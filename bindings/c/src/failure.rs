@@ -38,7 +38,8 @@ impl Failure {
         Self::new(bitnet_status::Busy, what)
     }
     pub(crate) fn panic(reason: &str) -> Self {
-        let message = format!("the library has a bug, please report it: {reason}; free the session or stream of this call");
+        let message =
+            format!("the library has a bug, please report it: {reason}; free the session or stream of this call");
         Self::new(bitnet_status::Panic, message)
     }
 

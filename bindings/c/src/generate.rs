@@ -54,7 +54,7 @@ impl Piece {
     }
 }
 
-/// What a caller gives for a generation with a callback, besides the prompt.
+/// Arguments of a generation with a callback, besides session and prompt.
 struct Request {
     options: *const bitnet_generate_options,
     on_piece: bitnet_on_piece,

@@ -4,9 +4,7 @@ use std::ffi::c_char;
 use std::mem::offset_of;
 use std::ptr;
 
-use bitnet::{
-    Constraint, FinishReason, GenerateOptions, KvType, ModelBuilder, SamplingOptions, Stats, WhenFull,
-};
+use bitnet::{Constraint, FinishReason, GenerateOptions, KvType, ModelBuilder, SamplingOptions, Stats, WhenFull};
 
 use crate::border::{Caller, Versioned};
 use crate::cancel::bitnet_cancel;
@@ -248,9 +246,8 @@ impl bitnet_generate_options {
             }
             BITNET_CONSTRAINT_JSON_SCHEMA => {
                 let schema = serde_json::from_str(source);
-                let schema = schema.map_err(|e| {
-                    Failure::new(bitnet_status::Constraint, format!("the schema is not JSON: {e}"))
-                })?;
+                let schema = schema
+                    .map_err(|e| Failure::new(bitnet_status::Constraint, format!("the schema is not JSON: {e}")))?;
                 Constraint::json_schema(&schema)
             }
             BITNET_CONSTRAINT_REGEX => Constraint::regex(source),

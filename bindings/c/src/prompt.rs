@@ -1,6 +1,6 @@
 //! Prompts of all forms: a text, tokens, a conversation.
 
-use bitnet::{Generation, GenerateOptions, Message, RenderOptions, Session};
+use bitnet::{GenerateOptions, Generation, Message, RenderOptions, Session};
 use serde_json::Value;
 
 use crate::failure::Failure;
