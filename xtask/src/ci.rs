@@ -5,6 +5,7 @@ use crate::jobs::{Job, side_by_side};
 use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, cargo, in_ci, run, works};
 use crate::tidy::workspace::Workspace;
 use crate::{desktop, foreign, fuzz, isas, page, programs, python, test, tidy, web};
+use crate::{c, desktop, foreign, fuzz, isas, page, programs, test, tidy, web};
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 10;
@@ -46,6 +47,7 @@ pub(crate) fn all(steps: &mut Steps, thorough: bool) -> Result<(), XtaskError> {
     foreign::webassembly(steps)?;
     web::check(steps)?;
     python::check(steps)?;
+    c::test(steps)?;
     desktop::test(steps)?;
     steps.try_run("licences, bans, sources", deny)?;
     steps.try_run("address sanitizer", address_sanitizer)?;

@@ -12,12 +12,14 @@
 //! | `cargo xtask bench` | speed, memory and energy of kernels and models, next to the machine's limits |
 //! | `cargo xtask web` | the WebAssembly module, its npm package and the page, as a folder for any static server |
 //! | `cargo xtask python` | the Python wheel; with `--test` its tests in a fresh environment |
+//! | `cargo xtask c` | the library for C: header, libraries, files for pkg-config and CMake; with `--test` its tests in C, C++ and Go |
 //! | `cargo xtask desktop` | the desktop program; with `--test` its tests in a window, with `--package` its packages |
 //! | `cargo xtask intent` | utterances to JSON with small models: data, baseline, evaluation, latency |
 //! | `cargo xtask tables` | writes the tables of docs/models.md, which a test compares, from those of the program |
 //! | `cargo xtask page` | builds the page of the server into its crate; with `--check` checks and tests it |
 //! | `cargo xtask synth` | weights of the shape of a real model, from a seed |
 
+mod c;
 mod ci;
 mod desktop;
 mod error;
@@ -113,6 +115,9 @@ enum Command {
     /// Build the Python wheel; needs Python 3.10 with venv.
     Python {
         /// Test it, too: in a fresh environment, with the packages that it works with.
+    /// Build the library for C: header, static and shared library, files for pkg-config and CMake.
+    C {
+        /// Test it instead: lints, and programs in C, C++ and Go, under the address sanitizer and valgrind, too.
         #[arg(long)]
         test: bool,
     },
@@ -169,6 +174,8 @@ fn main() -> ExitCode {
                 steps.run("programs", programs::build).and_then(|()| python::check(&mut steps))
             }
             Command::Python { test: false } => python::wheel(&mut steps),
+            Command::C { test: true } => steps.run("programs", programs::build).and_then(|()| c::test(&mut steps)),
+            Command::C { test: false } => c::build(&mut steps),
             Command::Desktop { test: true, .. } => desktop::test(&mut steps),
             Command::Desktop { package: true, .. } => desktop::package(&mut steps),
             Command::Desktop { .. } => desktop::build(&mut steps),

@@ -1,0 +1,3 @@
+module example.org/bitnet/story
+
+go 1.19
