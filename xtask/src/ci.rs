@@ -4,8 +4,7 @@ use crate::error::XtaskError;
 use crate::jobs::{Job, side_by_side};
 use crate::shell::{BUILT_FOR_ONE_RUN, Outcome, Steps, cargo, in_ci, run, works};
 use crate::tidy::workspace::Workspace;
-use crate::{desktop, foreign, fuzz, isas, page, programs, python, test, tidy, web};
-use crate::{c, desktop, foreign, fuzz, isas, page, programs, test, tidy, web};
+use crate::{c, desktop, foreign, fuzz, isas, page, programs, python, test, tidy, web};
 
 /// Seconds for each fuzz target.
 const FUZZ_SECONDS: u32 = 10;

@@ -115,6 +115,9 @@ enum Command {
     /// Build the Python wheel; needs Python 3.10 with venv.
     Python {
         /// Test it, too: in a fresh environment, with the packages that it works with.
+        #[arg(long)]
+        test: bool,
+    },
     /// Build the library for C: header, static and shared library, files for pkg-config and CMake.
     C {
         /// Test it instead: lints, and programs in C, C++ and Go, under the address sanitizer and valgrind, too.

@@ -22,9 +22,16 @@ const LINE: &[&str] = &[
 ];
 
 /// Crates whose whole code is safe.
-const FORBID_UNSAFE: &[&str] =
-    &["measure", "ttt-layer", "bitnet-model", "bitnet", "bitnet-backend", "bitnet-server", "bitnet-cli"];
-    &["measure", "ttt-layer", "bitnet-model", "bitnet", "bitnet-arrow", "bitnet-server", "bitnet-cli"];
+const FORBID_UNSAFE: &[&str] = &[
+    "measure",
+    "ttt-layer",
+    "bitnet-model",
+    "bitnet",
+    "bitnet-backend",
+    "bitnet-arrow",
+    "bitnet-server",
+    "bitnet-cli",
+];
 
 /// Crates that deny unsafe code and allow it in one module.
 const DENY_UNSAFE: &[&str] = &["loader"];
