@@ -8,7 +8,7 @@ use arrow_array::{Array, RecordBatch};
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_ipc::reader::StreamReader;
 use arrow_ipc::writer::StreamWriter;
-use arrow_json::writer::{EncoderOptions, JsonArray, LineDelimited, NullableEncoder, WriterBuilder, make_encoder};
+use arrow_json::writer::{EncoderOptions, LineDelimited, NullableEncoder, WriterBuilder, make_encoder};
 use arrow_schema::{ArrowError, FieldRef, Schema, SchemaRef};
 use loader::files::{FileError, Pending};
 use parquet::arrow::ArrowWriter;
@@ -181,7 +181,8 @@ pub(super) fn to_parquet(
 #[cfg(test)]
 fn as_json(batch: &RecordBatch) -> String {
     let mut bytes = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(&mut bytes);
+    let mut writer =
+        WriterBuilder::new().with_explicit_nulls(true).build::<_, arrow_json::writer::JsonArray>(&mut bytes);
     writer.write(batch).unwrap();
     writer.finish().unwrap();
     String::from_utf8(bytes).unwrap()
