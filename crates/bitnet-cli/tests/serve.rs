@@ -213,12 +213,13 @@ fn several_models_are_told_apart_by_their_names() {
     let (code, said) = serving.end("-TERM");
     assert_eq!(code, Some(0), "{said}");
     // What does not go together.
+    let second = folder.join("second.gguf");
     for (more, words) in [
         (&["--name", "x"][..], "--name"),
         (&["--memory-limit", "5"], "6GiB"),
         (&["--models", arg(&empty)], "no GGUF file"),
     ] {
-        let base = ["serve", "--port", "0", "-m", arg(&first), "-m", arg(&folder.join("second.gguf"))];
+        let base = ["serve", "--port", "0", "-m", arg(&first), "-m", arg(&second)];
         p.run(&[&base[..], more].concat()).fails(2, words);
     }
     p.run(&["serve", "--port", "0", "-m", arg(&first), "-m", arg(&first)]).fails(1, "different names");

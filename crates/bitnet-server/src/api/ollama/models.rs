@@ -106,15 +106,10 @@ pub(crate) fn described(app: &App) -> Value {
 fn entry(model: &Shown, size: u64) -> Value {
     // Clients write a version after each name.
     let name = if model.name.contains(':') { model.name.clone() } else { format!("{}:latest", model.name) };
-    let mut entry = json!({ "name": name, "model": name, "size": size });
-    let unknown = || {
-        json!({ "digest": hash(&(&model.name, model.bytes)), "details": {
-        "parent_model": "", "format": "", "family": "", "families": [], "parameter_size": "", "quantization_level": "" } })
-    };
-    if let (Some(entry), Value::Object(facts)) = (entry.as_object_mut(), model.ollama.clone().unwrap_or_else(unknown)) {
-        entry.extend(facts);
-    }
-    entry
+    let unknown = json!({ "parent_model": "", "format": "", "family": "", "families": [], "parameter_size": "",
+        "quantization_level": "" });
+    let details = model.ollama.clone().unwrap_or(unknown);
+    json!({ "name": name, "model": name, "size": size, "digest": digest(model), "details": details })
 }
 
 /// Since when models are served.
