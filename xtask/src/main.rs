@@ -174,7 +174,7 @@ fn main() -> ExitCode {
             Command::Web { test: true } => steps.run("programs", programs::build).and_then(|()| web::check(&mut steps)),
             Command::Web { test: false } => web::site(&mut steps),
             Command::Python { test: true } => {
-                steps.run("programs", programs::build).and_then(|()| python::check(&mut steps))
+                steps.run("program", programs::command).and_then(|()| python::check(&mut steps))
             }
             Command::Python { test: false } => python::wheel(&mut steps),
             Command::C { test: true } => steps.run("programs", programs::build).and_then(|()| c::test(&mut steps)),

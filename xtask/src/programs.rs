@@ -23,6 +23,14 @@ pub(crate) fn build() -> Result<(), XtaskError> {
     cargo(&["build", "--workspace", "--bins", "--tests"], &[])
 }
 
+/// Builds the command, with the features that it has in the whole workspace.
+///
+/// # Errors
+/// If it does not build.
+pub(crate) fn command() -> Result<(), XtaskError> {
+    cargo(&["build", "--workspace", "--bin", "bitnet"], &[])
+}
+
 /// Lets the test that compares the tables of docs/models.md with those of the program write them.
 ///
 /// # Errors

@@ -31,7 +31,7 @@ def test_kinds(model, stories):
     with pytest.raises(ternary_lm.ModelError, match="outside the vocabulary"):
         stories.generate([1, 2**31])
     with pytest.raises(ternary_lm.ChatTemplateError, match="no chat template"):
-        stories.chat([("user", "hello")])
+        model.chat([("user", "hello")])
     with pytest.raises(ternary_lm.OptionError, match="no choices given"):
         stories.choose("Once", [])
     with pytest.raises(ternary_lm.OptionError, match="by is"):

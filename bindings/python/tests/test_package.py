@@ -63,7 +63,7 @@ def test_arguments_are_those_of_the_stubs():
             arguments += [item.args.kwarg.arg] if item.args.kwarg else []
             assert list(real) == arguments, f"{node.name}.{item.name}"
             compared += 1
-    assert compared > 40
+    assert compared > 30
 
 
 def test_it_needs_nothing():
