@@ -439,7 +439,7 @@ mod tests {
         assert_eq!(call(|c| c.options(ptr::null(), defaults)).unwrap(), defaults);
 
         for (size, expected) in [(16, [16, 7, 5, 5, 5]), (32, [32, 7, 8, 9, 5]), (40, [40, 7, 8, 9, 0])] {
-            let mut place = [size, 5, 5, 5, 5];
+            let mut place: [usize; 5] = [size, 5, 5, 5, 5];
             let value = Grown { size: 0, a: 7, b: 8, c: 9 };
             call(|c| {
                 c.report(place.as_mut_ptr().cast::<Grown>())?.expect("a place").set(value);

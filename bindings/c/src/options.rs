@@ -241,7 +241,7 @@ impl bitnet_generate_options {
         Ok(Some(match self.constraint_kind {
             BITNET_CONSTRAINT_NONE if source.is_empty() => return Ok(None),
             BITNET_CONSTRAINT_NONE => {
-                let message = "options: a constraint is given, but constraint_kind does not say of which kind it is";
+                let message = "options: a constraint is given, but constraint_kind is BITNET_CONSTRAINT_NONE";
                 return Err(Failure::argument(message.to_owned()));
             }
             BITNET_CONSTRAINT_JSON_SCHEMA => {
