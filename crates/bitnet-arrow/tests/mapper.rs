@@ -187,12 +187,14 @@ fn extractions_are_those_of_the_extractor() {
 fn answers_of_language_models_are_those_of_the_library() {
     let model = Model::tiny().unwrap();
     let batch = table(&TEXTS);
-    let texts: Vec<(usize, &str)> = TEXTS.iter().enumerate().filter_map(|(i, t)| Some((i, (*t)?))).collect();
+    // This model has no token for the beginning of a text, so that it cannot read an empty one.
+    let texts = TEXTS.iter().enumerate().filter_map(|(i, text)| Some((i, text.filter(|text| !text.is_empty())?)));
     let map = |task: Task| Mapper::new(model.clone(), task, MapOptions::default()).unwrap().map(&batch).unwrap();
 
     let options = EmbedOptions::default().pooling(Pooling::Last);
     let vectors = map(Embed::default().options(options).into());
     let vectors = vectors.column_by_name("embedding").unwrap().as_fixed_size_list();
+    assert!(vectors.is_null(2));
     let labels = [" happy", " sad", " sad now"];
     let choices = map(Choose::new(labels).template(template("{text} I was")).by(ChooseBy::PerToken).into());
     let mut classifier = Classifier::new(&model, "{text} I was", labels).unwrap().by(ChooseBy::PerToken);

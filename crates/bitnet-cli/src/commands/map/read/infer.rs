@@ -23,6 +23,10 @@ pub(super) enum Kind {
     Object(Columns),
 }
 
+/// The key under which serde_json hands over a number as a text, where some crate of the program turns on its feature
+/// `arbitrary_precision`.
+const NUMBER: &str = "$serde_json::private::Number";
+
 /// The fields of an object, in the order in which they were first seen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Columns {
@@ -156,8 +160,12 @@ impl<'de> Visitor<'de> for AnyKind {
     }
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Kind, A::Error> {
         let mut columns = Columns::default();
-        while let Some((name, kind)) = entries.next_entry()? {
-            columns.set(name, kind).map_err(A::Error::custom)?;
+        while let Some(name) = entries.next_key::<String>()? {
+            if name == NUMBER {
+                let text: String = entries.next_value()?;
+                return Ok(if text.parse::<i64>().is_ok() { Kind::Integer } else { Kind::Number });
+            }
+            columns.set(name, entries.next_value()?).map_err(A::Error::custom)?;
         }
         Ok(Kind::Object(columns))
     }
