@@ -103,6 +103,7 @@ fn the_one_without_a_request_for_longest_makes_room_and_none_that_is_used() {
     let server = Running::start(models, |o| {
         o.cache_bytes = 0;
         o.memory_limit = Some(2 * weight + weight / 2);
+        o.max_tokens = Some(100_000);
         o.model_stay = Duration::ZERO;
     });
     for (name, expected) in [("a", &["a"][..]), ("b", &["a", "b"]), ("a", &["a", "b"])] {

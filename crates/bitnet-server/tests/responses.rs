@@ -114,7 +114,8 @@ fn texts_are_those_of_a_chat() {
 #[test]
 fn a_stream_builds_what_comes_whole() {
     let server = Running::start(ttt(), |_| {});
-    let request = json!({"input": "Of a dog!", "seed": 5, "max_output_tokens": 20, "temperature": 0.8});
+    let request = json!({"input": "Of a dog!", "seed": 5, "max_output_tokens": 20, "temperature": 0.8,
+        "logit_bias": {"0": -100, "1": -100}});
     let whole = server.client.post(PATH, &request).unwrap().ok();
     let events = events(&server.client, &request);
     let kinds = kinds(&events);
