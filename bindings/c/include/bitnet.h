@@ -33,12 +33,16 @@
 #include <stdint.h>
 
 /**
+ * No limit, in `max_tokens` of bitnet_generate_options.
+ */
+#define BITNET_NO_LIMIT SIZE_MAX
+
+
+/**
  * Version of this interface: what bitnet_abi_version() must return for a program that was compiled with this header. It
  * changes if something that exists changes; new functions, statuses and fields at the end of structures leave it.
  */
 #define BITNET_ABI_VERSION 1
-
-
 
 /**
  * The text is free.

@@ -12,8 +12,9 @@ use crate::failure::Failure;
 use crate::model::bitnet_model;
 use crate::status::{bitnet_error, bitnet_status};
 
-/// No limit, in `max_tokens` of bitnet_generate_options.
-pub const BITNET_NO_LIMIT: usize = usize::MAX;
+/// No limit, in `max_tokens` of bitnet_generate_options; cbindgen.toml has it for C.
+/// cbindgen:ignore
+const BITNET_NO_LIMIT: usize = usize::MAX;
 
 /// The text is free.
 pub const BITNET_CONSTRAINT_NONE: u32 = 0;
