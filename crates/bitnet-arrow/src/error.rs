@@ -40,6 +40,12 @@ pub enum MapError {
     /// A template with something after the text, for a task that reads on from it.
     #[error("the template {template:?} of the task `{task}` must end with {{text}}: what is scored comes last")]
     TextNotLast { task: &'static str, template: String },
+    /// A model that has no token for the beginning of a text, and no text before those that are scored.
+    #[error(
+        "nothing predicts the first token of a text: this model has no beginning-of-text token, so the template needs a \
+         text before {{text}}"
+    )]
+    NoBeginning,
     /// A row failed, and [`OnError::Stop`](crate::OnError::Stop) asks to stop there.
     #[error("row {row}: {source}")]
     Row {

@@ -42,7 +42,7 @@ impl Mapper {
     ///
     /// # Errors
     /// [`MapError::WrongModel`] for a task that this kind of model does not have; [`MapError::Bitnet`] for an option of
-    /// the task that cannot be used; [`MapError::TextNotLast`].
+    /// the task that cannot be used; [`MapError::TextNotLast`], [`MapError::NoBeginning`].
     pub fn new(model: impl Into<Embedder>, task: impl Into<Task>, options: MapOptions) -> Result<Self, MapError> {
         let task = task.into();
         let name = task.name();

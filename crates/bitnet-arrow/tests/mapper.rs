@@ -295,6 +295,8 @@ fn what_cannot_be_mapped_is_told() {
     assert!(matches!(Mapper::new(model.clone(), Choose::new(none), options()), Err(MapError::Bitnet(_))));
     let score = Score::default().template(template("{text} x"));
     assert!(matches!(Mapper::new(model.clone(), score, options()), Err(MapError::TextNotLast { .. })));
+    let none = Mapper::new(model.clone(), Score::default(), options()).unwrap_err();
+    assert!(matches!(none, MapError::NoBeginning), "{none}");
     let hot = Generate::default().sampling(SamplingOptions::default().with_top_p(1.5));
     assert!(Mapper::new(model.clone(), hot, options()).unwrap_err().to_string().contains("top_p"));
     assert!(matches!(Mapper::new(model, Generate::default().chat(None), options()), Err(MapError::Bitnet(_))));

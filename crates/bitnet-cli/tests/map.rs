@@ -229,9 +229,10 @@ fn an_interrupted_run_says_how_to_continue() {
     p.write("in.jsonl", jsonl(0..20_000));
     let args = [&["map", "in.jsonl", "out.jsonl"][..], &EXTRACT].concat();
     let slow = [&args[..], &["--batch", "8", "--sync-every", "0"]].concat();
-    let child =
+    let mut child =
         p.command(&slow).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     while rows_kept(&p, "out.jsonl") < 100 {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it was interrupted");
         std::thread::sleep(Duration::from_millis(1));
     }
     let killed = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, UInt32Array};
 use arrow_schema::{DataType, Field};
-use bitnet::{Error, Model, ModelError, Session};
+use bitnet::{Error, Model, Session};
 
 use super::{Answers, Context, Row, Work, answers, value};
 use crate::{MapError, Score, Template};
@@ -28,8 +28,7 @@ impl Rows {
         }
         let before = model.encode(template.before(), model.adds_bos())?;
         if before.is_empty() {
-            // Nothing predicts the first token of a text.
-            return Err(Error::from(ModelError::EmptyPrompt).into());
+            return Err(MapError::NoBeginning);
         }
         Ok(Self { model, template, before })
     }

@@ -46,7 +46,7 @@ Examples:
   bitnet map notes.parquet vectors.parquet --task embed -m bitnet-embedding-0.6b.gguf
   bitnet map reviews.jsonl moods.jsonl --task choose --prompt \"{text} I was\" --choices \" happy\" \" sad\"
   bitnet map reviews.jsonl facts.jsonl --task generate -m model.gguf --chat --schema facts.json --resume
-  cat texts.jsonl | bitnet map - - --task score -m model.gguf > scores.jsonl";
+  cat texts.jsonl | bitnet map - - --task score -m model.gguf --prompt \"A review: {text}\" > scores.jsonl";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
