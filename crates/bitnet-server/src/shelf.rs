@@ -422,7 +422,8 @@ impl Shelf {
         self.kit.options.model_stay.max(took.saturating_mul(STAY_FACTOR))
     }
 
-    /// The model that has been without a request longest, if all that may leave now make enough room.
+    /// The model that has been without a request longest, if those that have been so longest make enough room and may
+    /// all leave now.
     fn leaving(&self, state: &State, needed: u64, limit: u64, now: Instant) -> Leaving {
         let mut idle = Vec::new();
         for (at, slot) in state.slots.iter().enumerate() {
@@ -434,12 +435,20 @@ impl Shelf {
             }
         }
         idle.sort_by_key(|(_, used, ..)| *used);
-        let (ready, later): (Vec<_>, Vec<_>) = idle.into_iter().partition(|(_, _, stays, _)| *stays <= now);
-        let freed = ready.iter().fold(0u64, |sum, (.., bytes)| sum.saturating_add(*bytes));
-        match ready.first() {
-            Some((at, ..)) if state.bytes().saturating_sub(freed).saturating_add(needed) <= limit => Leaving::This(*at),
-            _ => later.iter().map(|(_, _, stays, _)| *stays).min().map_or(Leaving::Used, Leaving::Later),
+        let mut rest = state.bytes();
+        // When the last of those that have to leave may do so.
+        let mut ready = now;
+        for (_, _, stays, bytes) in &idle {
+            rest = rest.saturating_sub(*bytes);
+            ready = ready.max(*stays);
+            if rest.saturating_add(needed) <= limit {
+                return match idle.first() {
+                    Some((at, ..)) if ready <= now => Leaving::This(*at),
+                    _ => Leaving::Later(ready),
+                };
+            }
         }
+        Leaving::Used
     }
 
     /// Loads a model, whose place is marked; it holds no lock meanwhile.
