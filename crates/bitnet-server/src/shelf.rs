@@ -56,7 +56,7 @@ impl std::fmt::Debug for Entry {
     }
 }
 
-/// What clients are told about a model that is not in memory at the moment.
+/// Facts that clients are told about a model that is not in memory at the moment.
 #[derive(Debug)]
 struct Known {
     openai: Value,

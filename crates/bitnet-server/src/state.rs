@@ -56,7 +56,7 @@ pub(crate) struct App {
     since: Instant,
 }
 
-/// What every model is started with.
+/// The parts that every model is started with.
 #[derive(Debug)]
 pub(crate) struct Kit {
     pub(crate) options: Arc<Options>,

@@ -195,7 +195,7 @@ fn a_text_may_be_json_of_a_schema() {
     let value: Value = serde_json::from_str(&text(&answer)).unwrap();
     assert!(["cat", "dog"].contains(&value["kind"].as_str().unwrap()));
     assert_eq!(answer["text"]["format"], format);
-    // What is long is not repeated.
+    // A long request is not repeated.
     let long = json!({"input": "x", "metadata": {"a": "b".repeat(70_000)}, "max_output_tokens": 1});
     let answer = server.client.post(PATH, &long).unwrap().ok();
     assert_eq!((&answer["metadata"], &answer["max_output_tokens"]), (&json!({}), &json!(1)));
