@@ -9,14 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
 use bitnet::Model;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::api_error::{ApiError, presentable};
 use crate::engine::Refused;
-use crate::models::{Listed, Load, LoadFailure};
+use crate::models::{Listed, Load, LoadFailure, default_name};
 use crate::state::{App, Kit, Lease};
 use crate::{ServerError, api};
 
@@ -289,14 +288,14 @@ impl Shelf {
             }
             if let Some(failure) = self.failure(at)? {
                 let name = self.entries.get(at).map_or("", |entry| &entry.name);
-                return Err(not_loaded(name, &failure));
+                return Err(ApiError::not_loaded(name, &failure));
             }
             if ticket.is_none() {
                 ticket = Some(self.wait(at)?);
             }
             tokio::select! {
                 () = news => {}
-                () = tokio::time::sleep_until(deadline) => return Err(no_room(limit)),
+                () = tokio::time::sleep_until(deadline) => return Err(ApiError::no_room(limit)),
             }
         }
     }
@@ -597,29 +596,7 @@ impl State {
     }
 }
 
-/// The default name of a model: the file's name without its extension, or the folder's.
-fn default_name(model: &Model) -> String {
-    let info = model.info();
-    // A model in memory has no file.
-    let file = info.path.exists().then(|| info.path.file_name()).flatten().map(|name| name.to_string_lossy());
-    let of_file = file.map(|name| name.strip_suffix(".gguf").unwrap_or(&name).to_owned());
-    of_file.or_else(|| info.name.clone()).unwrap_or_else(|| "bitnet".into())
-}
-
 /// A time after another one; one far away if there is none so far away.
 fn until(from: Instant, after: Duration) -> Instant {
     from.checked_add(after).unwrap_or_else(|| from + Duration::from_secs(365 * 86_400))
-}
-
-fn not_loaded(name: &str, why: &str) -> ApiError {
-    let message = format!("the model {name:?} cannot be loaded: {why}");
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message).code("model_not_loaded")
-}
-
-fn no_room(limit: Duration) -> ApiError {
-    let message = format!(
-        "the model was not loaded within {} s: it is large, or there is no memory for it beside those that others use; try again in a moment",
-        limit.as_secs_f64()
-    );
-    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).code("rate_limit_exceeded")
 }

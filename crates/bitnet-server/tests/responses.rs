@@ -93,7 +93,7 @@ fn texts_are_those_of_a_chat() {
     assert_eq!(answer["usage"]["output_tokens"], chat["usage"]["completion_tokens"]);
     assert_eq!((&answer["temperature"], &answer["max_output_tokens"]), (&json!(0.5), &json!(25)));
     assert_eq!((&answer["metadata"], &answer["instructions"]), (&json!({"a": "b"}), &json!("You tell stories.")));
-    // The same as items, in every form that a client sends.
+    // It may come as items, in every form that a client sends.
     let items = json!([
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "You tell "}, {"type": "input_text", "text": "stories."}]},
         {"role": "user", "content": "Of a dog!"}
@@ -248,7 +248,7 @@ fn what_is_missing_here_is_named() {
             reply.text()
         );
     }
-    // Values that ask for nothing are no reason.
+    // Values that ask for nothing are not refused.
     let nothing = json!({"input": "x", "previous_response_id": null, "background": false, "include": [], "reasoning": {"effort": null, "summary": null},
         "truncation": "disabled", "text": {"format": {"type": "text"}, "verbosity": "medium"}, "tools": [], "tool_choice": "auto",
         "parallel_tool_calls": true, "top_logprobs": 0, "user": "u", "store": false, "max_output_tokens": 1});
