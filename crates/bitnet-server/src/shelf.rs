@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::api_error::{ApiError, presentable};
 use crate::engine::Refused;
 use crate::models::{Listed, Load, LoadFailure, default_name};
-use crate::state::{App, Kit, Lease};
+use crate::state::{App, Kit, Lease, until};
 use crate::{ServerError, api};
 
 /// A loaded model stays so many times as long as its loading took.
@@ -594,9 +594,4 @@ impl State {
         let free = limit.saturating_sub(staying.map(|(_, slot)| slot.bytes()).fold(0, u64::saturating_add));
         if needed <= free { Ok(()) } else { Err(free) }
     }
-}
-
-/// A time after another one; one far away if there is none so far away.
-fn until(from: Instant, after: Duration) -> Instant {
-    from.checked_add(after).unwrap_or_else(|| from + Duration::from_secs(365 * 86_400))
 }

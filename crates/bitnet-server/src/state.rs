@@ -185,3 +185,8 @@ impl Site {
         format!("{}{rest}", shown.join(", "))
     }
 }
+
+/// A time after another one; one far away if there is none so far away.
+pub(crate) fn until(from: Instant, after: Duration) -> Instant {
+    from.checked_add(after).unwrap_or_else(|| from + Duration::from_secs(365 * 86_400))
+}
