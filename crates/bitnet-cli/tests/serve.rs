@@ -212,7 +212,7 @@ fn several_models_are_told_apart_by_their_names() {
     assert!(!refused.text().contains(arg(&folder)), "{}", refused.text());
     let (code, said) = serving.end("-TERM");
     assert_eq!(code, Some(0), "{said}");
-    // What does not go together.
+    // Options that do not go together.
     let second = folder.join("second.gguf");
     for (more, words) in [
         (&["--name", "x"][..], "--name"),

@@ -1,6 +1,7 @@
 //! Errors as the clients of both interfaces understand them.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -189,6 +190,23 @@ impl ApiError {
     }
 
     fn no_memory(message: &str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).code("rate_limit_exceeded")
+    }
+}
+
+impl ApiError {
+    /// A model that cannot be loaded.
+    pub(crate) fn not_loaded(name: &str, why: &str) -> Self {
+        let message = format!("the model {name:?} cannot be loaded: {why}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message).code("model_not_loaded")
+    }
+
+    /// A model that was not loaded in time.
+    pub(crate) fn no_room(limit: Duration) -> Self {
+        let message = format!(
+            "the model was not loaded within {} s: it is large, or there is no memory for it beside those that others use; try again in a moment",
+            limit.as_secs_f64()
+        );
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).code("rate_limit_exceeded")
     }
 }

@@ -97,3 +97,12 @@ impl From<Model> for Models {
         Self { list: vec![Listed { name: None, model: Some(model), load: None, bytes }] }
     }
 }
+
+/// The default name of a model: the file's name without its extension, or the folder's.
+pub(crate) fn default_name(model: &Model) -> String {
+    let info = model.info();
+    // A model in memory has no file.
+    let file = info.path.exists().then(|| info.path.file_name()).flatten().map(|name| name.to_string_lossy());
+    let of_file = file.map(|name| name.strip_suffix(".gguf").unwrap_or(&name).to_owned());
+    of_file.or_else(|| info.name.clone()).unwrap_or_else(|| "bitnet".into())
+}

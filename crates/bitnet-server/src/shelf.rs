@@ -9,15 +9,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::http::StatusCode;
 use bitnet::Model;
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use crate::api_error::{ApiError, presentable};
 use crate::engine::Refused;
-use crate::models::{Listed, Load, LoadFailure};
-use crate::state::{App, Kit, Lease};
+use crate::models::{Listed, Load, LoadFailure, default_name};
+use crate::state::{App, Kit, Lease, until};
 use crate::{ServerError, api};
 
 /// A loaded model stays so many times as long as its loading took.
@@ -56,7 +55,7 @@ impl std::fmt::Debug for Entry {
     }
 }
 
-/// What clients are told about a model that is not in memory at the moment.
+/// Facts that clients are told about a model that is not in memory at the moment.
 #[derive(Debug)]
 struct Known {
     openai: Value,
@@ -289,14 +288,14 @@ impl Shelf {
             }
             if let Some(failure) = self.failure(at)? {
                 let name = self.entries.get(at).map_or("", |entry| &entry.name);
-                return Err(not_loaded(name, &failure));
+                return Err(ApiError::not_loaded(name, &failure));
             }
             if ticket.is_none() {
                 ticket = Some(self.wait(at)?);
             }
             tokio::select! {
                 () = news => {}
-                () = tokio::time::sleep_until(deadline) => return Err(no_room(limit)),
+                () = tokio::time::sleep_until(deadline) => return Err(ApiError::no_room(limit)),
             }
         }
     }
@@ -422,7 +421,8 @@ impl Shelf {
         self.kit.options.model_stay.max(took.saturating_mul(STAY_FACTOR))
     }
 
-    /// The model that has been without a request longest, if all that may leave now make enough room.
+    /// The model that has been without a request longest, if those that have been so longest make enough room and may
+    /// all leave now.
     fn leaving(&self, state: &State, needed: u64, limit: u64, now: Instant) -> Leaving {
         let mut idle = Vec::new();
         for (at, slot) in state.slots.iter().enumerate() {
@@ -434,12 +434,20 @@ impl Shelf {
             }
         }
         idle.sort_by_key(|(_, used, ..)| *used);
-        let (ready, later): (Vec<_>, Vec<_>) = idle.into_iter().partition(|(_, _, stays, _)| *stays <= now);
-        let freed = ready.iter().fold(0u64, |sum, (.., bytes)| sum.saturating_add(*bytes));
-        match ready.first() {
-            Some((at, ..)) if state.bytes().saturating_sub(freed).saturating_add(needed) <= limit => Leaving::This(*at),
-            _ => later.iter().map(|(_, _, stays, _)| *stays).min().map_or(Leaving::Used, Leaving::Later),
+        let mut rest = state.bytes();
+        // When the last of those that have to leave may do so.
+        let mut ready = now;
+        for (_, _, stays, bytes) in &idle {
+            rest = rest.saturating_sub(*bytes);
+            ready = ready.max(*stays);
+            if rest.saturating_add(needed) <= limit {
+                return match idle.first() {
+                    Some((at, ..)) if ready <= now => Leaving::This(*at),
+                    _ => Leaving::Later(ready),
+                };
+            }
         }
+        Leaving::Used
     }
 
     /// Loads a model, whose place is marked; it holds no lock meanwhile.
@@ -586,31 +594,4 @@ impl State {
         let free = limit.saturating_sub(staying.map(|(_, slot)| slot.bytes()).fold(0, u64::saturating_add));
         if needed <= free { Ok(()) } else { Err(free) }
     }
-}
-
-/// The default name of a model: the file's name without its extension, or the folder's.
-fn default_name(model: &Model) -> String {
-    let info = model.info();
-    // A model in memory has no file.
-    let file = info.path.exists().then(|| info.path.file_name()).flatten().map(|name| name.to_string_lossy());
-    let of_file = file.map(|name| name.strip_suffix(".gguf").unwrap_or(&name).to_owned());
-    of_file.or_else(|| info.name.clone()).unwrap_or_else(|| "bitnet".into())
-}
-
-/// A time after another one; one far away if there is none so far away.
-fn until(from: Instant, after: Duration) -> Instant {
-    from.checked_add(after).unwrap_or_else(|| from + Duration::from_secs(365 * 86_400))
-}
-
-fn not_loaded(name: &str, why: &str) -> ApiError {
-    let message = format!("the model {name:?} cannot be loaded: {why}");
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message).code("model_not_loaded")
-}
-
-fn no_room(limit: Duration) -> ApiError {
-    let message = format!(
-        "the model was not loaded within {} s: it is large, or there is no memory for it beside those that others use; try again in a moment",
-        limit.as_secs_f64()
-    );
-    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).code("rate_limit_exceeded")
 }

@@ -56,7 +56,7 @@ pub(crate) struct App {
     since: Instant,
 }
 
-/// What every model is started with.
+/// The parts that every model is started with.
 #[derive(Debug)]
 pub(crate) struct Kit {
     pub(crate) options: Arc<Options>,
@@ -184,4 +184,9 @@ impl Site {
         let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!("{}{rest}", shown.join(", "))
     }
+}
+
+/// A time after another one; one far away if there is none so far away.
+pub(crate) fn until(from: Instant, after: Duration) -> Instant {
+    from.checked_add(after).unwrap_or_else(|| from + Duration::from_secs(365 * 86_400))
 }

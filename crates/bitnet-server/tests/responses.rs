@@ -93,7 +93,7 @@ fn texts_are_those_of_a_chat() {
     assert_eq!(answer["usage"]["output_tokens"], chat["usage"]["completion_tokens"]);
     assert_eq!((&answer["temperature"], &answer["max_output_tokens"]), (&json!(0.5), &json!(25)));
     assert_eq!((&answer["metadata"], &answer["instructions"]), (&json!({"a": "b"}), &json!("You tell stories.")));
-    // The same as items, in every form that a client sends.
+    // It may come as items, in every form that a client sends.
     let items = json!([
         {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "You tell "}, {"type": "input_text", "text": "stories."}]},
         {"role": "user", "content": "Of a dog!"}
@@ -195,7 +195,7 @@ fn a_text_may_be_json_of_a_schema() {
     let value: Value = serde_json::from_str(&text(&answer)).unwrap();
     assert!(["cat", "dog"].contains(&value["kind"].as_str().unwrap()));
     assert_eq!(answer["text"]["format"], format);
-    // What is long is not repeated.
+    // A long request is not repeated.
     let long = json!({"input": "x", "metadata": {"a": "b".repeat(70_000)}, "max_output_tokens": 1});
     let answer = server.client.post(PATH, &long).unwrap().ok();
     assert_eq!((&answer["metadata"], &answer["max_output_tokens"]), (&json!({}), &json!(1)));
@@ -248,7 +248,7 @@ fn what_is_missing_here_is_named() {
             reply.text()
         );
     }
-    // Values that ask for nothing are no reason.
+    // Values that ask for nothing are not refused.
     let nothing = json!({"input": "x", "previous_response_id": null, "background": false, "include": [], "reasoning": {"effort": null, "summary": null},
         "truncation": "disabled", "text": {"format": {"type": "text"}, "verbosity": "medium"}, "tools": [], "tool_choice": "auto",
         "parallel_tool_calls": true, "top_logprobs": 0, "user": "u", "store": false, "max_output_tokens": 1});

@@ -175,11 +175,12 @@ impl Fields {
         }
     }
 
-    /// Refuses the fields that were not taken.
+    /// Refuses the fields that were not taken. Null counts as missing: clients send back what they received, with every
+    /// field that their version knows.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
-        match self.map.keys().next() {
+        match self.map.iter().find(|(_, value)| !value.is_null()) {
             None => Ok(()),
-            Some(field) => Err(ApiError::unsupported(self.name(field), "this server does not know this field")),
+            Some((field, _)) => Err(ApiError::unsupported(self.name(field), "this server does not know this field")),
         }
     }
 }
