@@ -79,7 +79,9 @@ fn folder(out: &Path, resume: bool) -> PyResult<(PathBuf, FolderLock)> {
     match (saved.is_file(), resume) {
         (true, false) => {
             let saved = saved.display();
-            Err(failed(&format!("{saved} is of an earlier run: continue from it with resume=True, or give another out")))
+            Err(failed(&format!(
+                "{saved} is of an earlier run: continue from it with resume=True, or give another out"
+            )))
         }
         (false, true) => Err(failed(&format!("resume=True: there is no {}", saved.display()))),
         _ => Ok((saved, lock)),
