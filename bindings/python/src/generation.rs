@@ -85,6 +85,9 @@ pub(crate) struct Generation {
     state: Mutex<State>,
 }
 
+/// A token, the logarithm of its probability, and the likeliest tokens at its place with theirs.
+type Logprob = (u32, Option<f64>, Vec<(u32, f64)>);
+
 /// How far a call steps.
 #[derive(Clone, Copy, PartialEq)]
 enum Until {
@@ -107,6 +110,7 @@ impl Generation {
     ///
     /// # Errors
     /// The errors of [`bitnet::Session::generate`], the exception of a handler.
+    #[expect(clippy::result_large_err, reason = "an error gives the session back")]
     pub(crate) fn begin(
         py: Python<'_>,
         slot: Slot,
@@ -305,7 +309,7 @@ impl Generation {
 
     /// Of each token its log-probability and the likeliest tokens at its place, with the option `logprobs`.
     #[getter]
-    fn logprobs(&self) -> Vec<(u32, Option<f64>, Vec<(u32, f64)>)> {
+    fn logprobs(&self) -> Vec<Logprob> {
         self.state().seen.logprobs.iter().map(|l| (l.token, l.logprob, l.top.clone())).collect()
     }
 

@@ -85,7 +85,7 @@ pub(crate) fn texts(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<String
         Ok(text) => Ok(vec![text.extract()?]),
         Err(_) => value
             .try_iter()
-            .and_then(|all| all.map(|text| Ok(text?.extract::<String>()?)).collect())
+            .and_then(|all| all.map(|text| text?.extract::<String>()).collect())
             .map_err(|_| PyTypeError::new_err(format!("{name}: expected a string or several strings"))),
     }
 }

@@ -79,7 +79,9 @@ fn folder(out: &Path, resume: bool) -> PyResult<(PathBuf, FolderLock)> {
     match (saved.is_file(), resume) {
         (true, false) => {
             let saved = saved.display();
-            Err(failed(&format!("{saved} is of an earlier run: continue from it with resume=True, or give another out")))
+            Err(failed(&format!(
+                "{saved} is of an earlier run: continue from it with resume=True, or give another out"
+            )))
         }
         (false, true) => Err(failed(&format!("resume=True: there is no {}", saved.display()))),
         _ => Ok((saved, lock)),
@@ -246,8 +248,8 @@ impl Text {
         }
         let number = |m: &Map<String, Value>, key: &str| m.get(key).and_then(Value::as_u64).unwrap_or(0);
         let (hidden, heads) = (number(&m, "hidden_size"), number(&m, "num_attention_heads"));
-        if heads > 0 {
-            m.entry("head_dim").or_insert((hidden / heads).into());
+        if let Some(width) = hidden.checked_div(heads) {
+            m.entry("head_dim").or_insert(width.into());
         }
         m.entry("intermediate_size").or_insert((3 * hidden).into());
         model_from_json(&Value::Object(m)).map_err(of_training)
