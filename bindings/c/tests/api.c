@@ -335,18 +335,22 @@ static void constraints(const bitnet_model *model) {
     bitnet_session_free(session);
 }
 
-static void chats(const bitnet_model *plain, const char *folder) {
+static void chats(const char *folder) {
     const char *hello = "[{\"role\": \"user\", \"content\": \"Once upon a time\"}]";
-    bitnet_session *session = session_of(plain);
-    FAILS(BITNET_STATUS_CHAT, "template", bitnet_chat(session, hello, strlen(hello), NULL, NULL, NULL, NULL, &error));
-    bitnet_session_free(session);
-
     char path[1024];
     int path_len = snprintf(path, sizeof path, "%s/tinystories-5m.gguf", folder);
     bitnet_load_options load = {0};
     bitnet_model *model = NULL;
     load.size = sizeof load;
     load.threads = 1;
+    /* A template that refuses the conversation. */
+    load.chat_template = str("{% for m in messages %}{{ raise_exception('only in verse') }}{% endfor %}");
+    WORKS(bitnet_model_load(path, (size_t)path_len, &load, &model, &error));
+    bitnet_session *session = session_of(model);
+    FAILS(BITNET_STATUS_CHAT, "only in verse", bitnet_chat(session, hello, strlen(hello), NULL, NULL, NULL, NULL, &error));
+    CHECK(length(session) == 0);
+    bitnet_session_free(session);
+    bitnet_model_free(model);
     load.chat_template = str("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{{ mood }}");
     WORKS(bitnet_model_load(path, (size_t)path_len, &load, &model, &error));
     session = session_of(model);
@@ -468,7 +472,7 @@ int main(int argc, char **argv) {
     sessions(attention, tiny);
     full_context(argv[1]);
     constraints(tiny);
-    chats(attention, argv[1]);
+    chats(argv[1]);
     choices(attention);
     extractors(argv[1]);
     cancelling(tiny);
