@@ -1,7 +1,7 @@
 //! The library for C: a folder to compile and link with, and its tests in C, C++, CMake and Go.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::XtaskError;
 use crate::foreign::skip_or_fail;
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn the_header_declares_what_the_sources_export() {
         let sources = root().join(FOLDER).join("src");
-        let files: Vec<PathBuf> = std::fs::read_dir(sources).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let files: Vec<std::path::PathBuf> = std::fs::read_dir(sources).unwrap().map(|entry| entry.unwrap().path()).collect();
         let texts: Vec<String> = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
         let exported: BTreeSet<&str> = texts
             .iter()
