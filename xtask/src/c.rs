@@ -311,7 +311,8 @@ mod tests {
     #[test]
     fn the_header_declares_what_the_sources_export() {
         let sources = root().join(FOLDER).join("src");
-        let files: Vec<std::path::PathBuf> = std::fs::read_dir(sources).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let files: Vec<std::path::PathBuf> =
+            std::fs::read_dir(sources).unwrap().map(|entry| entry.unwrap().path()).collect();
         let texts: Vec<String> = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
         let exported: BTreeSet<&str> = texts
             .iter()

@@ -51,7 +51,7 @@ pub enum MapError {
     Row {
         /// The first row of the batch that fails, counted from 0.
         row: usize,
-        source: bitnet::Error,
+        source: Box<bitnet::Error>,
     },
     /// The results of a batch do not fit into one array.
     #[error("the column {column:?} of one batch would have more than 2 GiB; use smaller batches")]

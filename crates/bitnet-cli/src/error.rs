@@ -72,7 +72,7 @@ pub(crate) enum CliError {
         /// The row: `line 7`.
         row: String,
         /// The reason.
-        source: bitnet::Error,
+        source: Box<bitnet::Error>,
     },
     /// A table, or what is kept of one, that cannot be read or written.
     #[cfg(feature = "map")]

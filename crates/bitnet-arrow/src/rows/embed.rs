@@ -22,9 +22,9 @@ impl Rows {
     pub(super) fn new(embedder: Embedder, task: Embed) -> Result<Self, MapError> {
         let Embed { options, template } = task;
         match (&embedder, options.pooling) {
-            (Embedder::Extractor(_), Some(pooling)) => return Err(Error::Pooling { pooling: pooling.name() }.into()),
+            (Embedder::Extractor(_), Some(pooling)) => Err(Error::Pooling { pooling: pooling.name() }.into()),
             // Without a tokenizer no row would have an answer.
-            (Embedder::Model(model), _) if model.tokenizer().is_none() => return Err(Error::NoTokenizer.into()),
+            (Embedder::Model(model), _) if model.tokenizer().is_none() => Err(Error::NoTokenizer.into()),
             _ => Ok(Self { embedder, options, template }),
         }
     }

@@ -100,7 +100,7 @@ fn answers<T>(
     if let Some(row) = rows.iter().position(failed).filter(|_| context.stops())
         && let Some(Err(source)) = rows.swap_remove(row)
     {
-        return Err(MapError::Row { row, source });
+        return Err(MapError::Row { row, source: Box::new(source) });
     }
     let reason = |row: &Row<T>| row.as_ref().and_then(|row| row.as_ref().err()).map(Error::to_string);
     Ok(Answers { columns: columns(&rows)?, reasons: rows.iter().map(reason).collect() })
