@@ -4,7 +4,7 @@
 //! ```
 //! use std::sync::Arc;
 //!
-//! use arrow_array::{ArrayRef, RecordBatch, StringArray, cast::AsArray};
+//! use arrow_array::{Array, ArrayRef, RecordBatch, StringArray, cast::AsArray};
 //! use bitnet_arrow::{Extract, MapOptions, Mapper};
 //! # let task = bitnet::TaskConfig::new("home", vec!["light_on".into(), "light_off".into()], vec!["room".into()]);
 //! # let config = bitnet::ExtractorConfig { buckets: 64, hidden_size: 32, ..bitnet::ExtractorConfig::new(vec![task]) };
