@@ -163,7 +163,12 @@ pub(crate) fn requests(inputs: &Path) -> Result<Vec<Sent>, HostileError> {
             "/v1/responses",
             json!({"max_output_tokens": 1, "input": vec![json!({"role": "user", "content": "x"}); 40_000]}),
         ),
-        ("long echo", COMPLETIONS, json!({"prompt": vec![5; 30_000], "max_tokens": 0, "echo": true, "logprobs": 5})),
+        (
+            "too long echo",
+            COMPLETIONS,
+            json!({"prompt": vec![5; 30_000], "max_tokens": 0, "echo": true, "logprobs": 5}),
+        ),
+        ("long echo", COMPLETIONS, json!({"prompt": vec![5; 8_000], "max_tokens": 0, "echo": true, "logprobs": 5})),
         ("long model name", COMPLETIONS, json!({"prompt": "Once", "model": "m".repeat(100_000)})),
         (
             "many biases",

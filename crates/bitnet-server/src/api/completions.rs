@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 
 use super::answer::{Echo, Form};
 use super::{Answer, ApiError, Asked, Draft, Fields, GenerationParams, generated, take_model};
+use crate::engine::HEAD_COST;
 use crate::state::{App, Site};
 
 /// The default number of new tokens, which is that of OpenAI.
 const DEFAULT_TOKENS: usize = 16;
 
-/// Most tokens of prompts that all texts of an answer repeat.
+/// Most tokens of prompts that all texts of an answer repeat; with their probabilities fewer by [`HEAD_COST`].
 const MAX_ECHO_TOKENS: usize = 1 << 16;
 
 /// Goes on with a text.
@@ -45,17 +46,19 @@ pub(super) fn plan(app: &App, mut fields: Fields) -> Result<Asked, ApiError> {
 
 /// Refuses answers that would repeat too much: each text repeats its prompt.
 fn bound_echo(app: &App, prompts: &[Vec<u32>], params: &GenerationParams) -> Result<(), ApiError> {
+    // The head is computed for each token whose probability is wanted.
+    let cost = if params.logprobs.is_some() { HEAD_COST } else { 1 };
     let limit = app.max_embed_tokens;
-    if params.logprobs.is_some()
+    if cost > 1
         && let Some(long) = prompts.iter().find(|ids| ids.len() > limit)
     {
         return Err(ApiError::too_long("prompt", limit, long.len()));
     }
     let tokens = prompts.iter().map(Vec::len).sum::<usize>().saturating_mul(params.n);
-    match tokens > MAX_ECHO_TOKENS {
+    let most = MAX_ECHO_TOKENS / cost;
+    match tokens > most {
         true => {
-            let message =
-                format!("the texts would repeat {tokens} tokens, at most {MAX_ECHO_TOKENS} are allowed; ask for fewer");
+            let message = format!("the texts would repeat {tokens} tokens, at most {most} are allowed; ask for fewer");
             Err(ApiError::field("echo", message))
         }
         false => Ok(()),

@@ -23,7 +23,7 @@ use embeds::Embeds;
 pub(crate) use losses::{LossPoint, Losses};
 pub(crate) use queue::{Choice, Embed, End, Event, Failure, Generate, Job, Progress, Queue, Refused, Usage};
 use queue::{Room, Seat};
-pub(crate) use scores::Scores;
+pub(crate) use scores::{HEAD_COST, Scores};
 pub(crate) use turns::Turns;
 
 /// Tokens of texts to make vectors of that pass at once while nothing is generated.

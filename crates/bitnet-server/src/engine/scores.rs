@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use super::{Failure, Reading};
 
 /// A token whose logits are all computed counts for so many that are only read: the head is a large matrix.
-const HEAD_COST: usize = 4;
+pub(crate) const HEAD_COST: usize = 4;
 
 /// The receiver of the probabilities.
 pub(crate) type Answer = oneshot::Sender<Result<Vec<TokenLogprob>, Failure>>;
