@@ -2,28 +2,12 @@
 
 mod common;
 
-use bitnet::{ExtractorConfig, ExtractorWeights, TaskConfig};
 use common::{Place, keys};
 use serde_json::{Value, json};
 
-/// `a.gguf` with two tasks.
-fn place() -> Place {
-    let place = Place::new();
-    let names = |of: &str, n: usize| (0..n).map(|i| format!("{of}{i}")).collect();
-    let tasks = vec![
-        TaskConfig::new("music", names("intent", 3), names("slot", 2)),
-        TaskConfig::new("topic", names("topic", 2), vec![]),
-    ];
-    let config =
-        ExtractorConfig { buckets: 100, hidden_size: 32, intermediate_size: 64, ..ExtractorConfig::new(tasks) };
-    let weights = ExtractorWeights::synthetic(config, 9).unwrap();
-    loader::extractor::write_gguf(&place.path("a.gguf"), &weights).unwrap();
-    place
-}
-
 #[test]
 fn utterances_get_answers_in_both_forms() {
-    let p = place();
+    let p = Place::with_extractor();
     let text = "plya 青空 by\tmiles";
     let a = p.run(&["extract", "-m", "a.gguf", text, "--json"]).json();
     assert_eq!(keys(&a), ["text", "intent", "confidence", "out_of_scope", "slots", "cut"]);
@@ -49,7 +33,7 @@ fn utterances_get_answers_in_both_forms() {
 
 #[test]
 fn bad_calls_are_told_the_way_out() {
-    let p = place();
+    let p = Place::with_extractor();
     p.run(&["extract", "-m", "a.gguf", "--task", "weather", "x"]).fails(1, "music, topic");
     p.run(&["extract", "-m", "none.gguf", "x"]).fails(1, "none.gguf");
     p.run(&["extract", "x"]).fails(2, "required arguments");
@@ -65,7 +49,7 @@ fn bad_calls_are_told_the_way_out() {
 
 #[test]
 fn vectors_of_texts_are_those_of_the_library() {
-    let p = place();
+    let p = Place::with_extractor();
     let a = p.run(&["embed", "-m", "a.gguf", "play jazz", "青空", "--json"]).json();
     assert_eq!((a["dimensions"].as_u64(), a["pooling"].as_str()), (Some(96), Some("extractor")));
     let extractor = bitnet::Extractor::load(p.path("a.gguf")).unwrap();
@@ -80,7 +64,7 @@ fn vectors_of_texts_are_those_of_the_library() {
 
 #[test]
 fn show_explains_an_extractor() {
-    let p = place();
+    let p = Place::with_extractor();
     let text = p.run(&["show", "a.gguf"]).ok().out;
     for part in ["an extractor", "music: 3 intents", "2 slots", "topic: 2 intents", "Q8_0", "I2_S", "extractor.config"]
     {

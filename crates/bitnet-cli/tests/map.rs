@@ -6,26 +6,10 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use bitnet::{ExtractorConfig, ExtractorWeights, TaskConfig};
 use common::{Place, keys};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
-
-/// `a.gguf` with two tasks.
-pub(crate) fn place() -> Place {
-    let place = Place::new();
-    let names = |of: &str, n: usize| (0..n).map(|i| format!("{of}{i}")).collect();
-    let tasks = vec![
-        TaskConfig::new("music", names("intent", 3), names("slot", 2)),
-        TaskConfig::new("topic", names("topic", 2), vec![]),
-    ];
-    let config =
-        ExtractorConfig { buckets: 100, hidden_size: 32, intermediate_size: 64, ..ExtractorConfig::new(tasks) };
-    let weights = ExtractorWeights::synthetic(config, 9).unwrap();
-    loader::extractor::write_gguf(&place.path("a.gguf"), &weights).unwrap();
-    place
-}
 
 /// A row of a table: numbers, a text that is null now and then, a list.
 fn row(i: usize) -> Value {
@@ -70,7 +54,7 @@ fn map(place: &Place, from: &str, to: &str, more: &[&str]) -> common::Done {
 
 #[test]
 fn rows_have_the_answers_of_the_other_commands() {
-    let p = place();
+    let p = Place::with_extractor();
     p.write("in.jsonl", jsonl(0..40));
     let summary = map(&p, "in.jsonl", "out.jsonl", &["--json", "--batch", "7", "-t", "3"]).json();
     assert_eq!(
@@ -119,7 +103,7 @@ fn rows_have_the_answers_of_the_other_commands() {
 
 #[test]
 fn every_format_becomes_every_other_with_the_same_rows() {
-    let p = place();
+    let p = Place::with_extractor();
     p.write("in.jsonl", jsonl(0..25));
     for to in ["jsonl", "parquet", "csv", "tsv"] {
         map(&p, "in.jsonl", &format!("a.{to}"), &["--batch", "4"]).ok();
@@ -181,7 +165,7 @@ fn rows_kept(place: &Place, output: &str) -> u64 {
 #[cfg(unix)]
 #[test]
 fn a_killed_run_is_resumed_without_losing_or_doubling_a_row() {
-    let p = place();
+    let p = Place::with_extractor();
     let rows = 4000;
     p.write("in.jsonl", jsonl(0..rows));
     map(&p, "in.jsonl", "in.csv", &["--prefix", "first_"]).ok();
@@ -225,7 +209,7 @@ fn a_killed_run_is_resumed_without_losing_or_doubling_a_row() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_says_how_to_continue() {
-    let p = place();
+    let p = Place::with_extractor();
     p.write("in.jsonl", jsonl(0..20_000));
     let args = [&["map", "in.jsonl", "out.jsonl"][..], &EXTRACT].concat();
     let slow = [&args[..], &["--batch", "8", "--sync-every", "0"]].concat();
@@ -249,7 +233,7 @@ fn an_interrupted_run_says_how_to_continue() {
 
 #[test]
 fn a_run_is_resumed_only_with_the_same_input_model_and_options() {
-    let p = place();
+    let p = Place::with_extractor();
     // The third row does not fit, so that the first batch stays.
     let broken = format!("{}{{\"id\": 2, \"text\": 7}}\n", jsonl(0..2));
     p.write("in.jsonl", &broken);
@@ -277,7 +261,7 @@ fn a_run_is_resumed_only_with_the_same_input_model_and_options() {
 
 #[test]
 fn streams_are_read_and_written() {
-    let p = place();
+    let p = Place::with_extractor();
     let run = |more: &[&str], stdin: &str| p.run_with_stdin(&[&["map", "-", "-"][..], &EXTRACT, more].concat(), stdin);
     p.write("in.jsonl", jsonl(0..30));
     map(&p, "in.jsonl", "out.jsonl", &[]).ok();
@@ -299,7 +283,7 @@ fn streams_are_read_and_written() {
 
 #[test]
 fn memory_does_not_grow_with_the_table() {
-    let p = place();
+    let p = Place::with_extractor();
     let line = |i: usize| format!("{{\"text\": \"play song {i} now\", \"pad\": \"{}\"}}\n", "x".repeat(300));
     let peak = |rows: usize, to: &str| {
         p.write("in.jsonl", (0..rows).map(line).collect::<String>());
@@ -319,7 +303,7 @@ fn memory_does_not_grow_with_the_table() {
 #[cfg(feature = "tiny-model")]
 #[test]
 fn language_models_answer_for_rows() {
-    let p = place();
+    let p = Place::with_extractor();
     let texts = ["The boy was thirsty. He drank a glass of", "Once upon a time", "青空"];
     let table: String = texts.iter().map(|text| format!("{}\n", json!({ "text": text }))).collect();
     p.write("in.jsonl", table + "{\"text\": null}\n");
@@ -360,7 +344,7 @@ fn language_models_answer_for_rows() {
 
 #[test]
 fn options_that_do_not_belong_together_are_named() {
-    let p = place();
+    let p = Place::with_extractor();
     p.write("in.jsonl", jsonl(0..2));
     p.write("c.csv", "text\nx\n");
     let run = |more: &[&str]| p.run(&[&["map", "in.jsonl", "out.jsonl"][..], more].concat());

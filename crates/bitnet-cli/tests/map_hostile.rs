@@ -1,7 +1,7 @@
 //! `bitnet map` with tables that are not what they should be.
 
 use crate::map::common::{Done, Place};
-use crate::map::{place, write_parquet};
+use crate::map::write_parquet;
 
 fn map(place: &Place, from: &str, to: &str, more: &[&str]) -> Done {
     place.run(&[&["map", from, to, "--task", "extract", "-m", "a.gguf"][..], more].concat())
@@ -9,7 +9,7 @@ fn map(place: &Place, from: &str, to: &str, more: &[&str]) -> Done {
 
 #[test]
 fn lines_that_are_not_rows_are_named() {
-    let p = place();
+    let p = Place::with_extractor();
     let good = "{\"text\": \"a\", \"n\": 1}\n";
     let long = format!("{{\"text\": \"{}\"}}\n", "x".repeat(17 << 20));
     let deep = format!("{{\"text\": {}1{}}}\n", "[".repeat(100_000), "]".repeat(100_000));
@@ -55,7 +55,7 @@ fn lines_that_are_not_rows_are_named() {
 
 #[test]
 fn values_of_csv_are_taken_as_they_stand_or_refused() {
-    let p = place();
+    let p = Place::with_extractor();
     let long = format!("text,n\na,\"{}\n", "x\n".repeat(9 << 20));
     let cases: [(&[u8], &str); 10] = [
         (b"text,n\r\na,1\r\nb\r\n", "line 3: one value"),
@@ -92,7 +92,7 @@ fn values_of_csv_are_taken_as_they_stand_or_refused() {
 
 #[test]
 fn damaged_parquet_files_are_refused_without_a_panic() {
-    let p = place();
+    let p = Place::with_extractor();
     write_parquet(&p.path("in.parquet"), 300);
     let good = std::fs::read(p.path("in.parquet")).unwrap();
     assert_eq!(map(&p, "in.parquet", "out.jsonl", &["--json"]).json()["rows"], 300);
@@ -121,7 +121,7 @@ fn damaged_parquet_files_are_refused_without_a_panic() {
 
 #[test]
 fn files_are_not_in_each_others_way() {
-    let p = place();
+    let p = Place::with_extractor();
     p.write("in.jsonl", "{\"text\": \"a\"}\n");
     p.write("old.jsonl", "precious");
     map(&p, "in.jsonl", "old.jsonl", &[]).fails(2, "--force");

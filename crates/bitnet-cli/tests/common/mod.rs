@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use bitnet::{ExtractorConfig, ExtractorWeights, TaskConfig};
 use serde_json::Value;
 
 /// A folder for one test: current folder and cache of the programs it starts.
@@ -22,6 +23,21 @@ impl Place {
     pub(crate) fn new() -> Self {
         let place = Self { dir: tempfile::tempdir().unwrap() };
         place.write("shape.json", SHAPE);
+        place
+    }
+
+    /// With the extractor `a.gguf`, which has two tasks.
+    pub(crate) fn with_extractor() -> Self {
+        let place = Self::new();
+        let names = |of: &str, n: usize| (0..n).map(|i| format!("{of}{i}")).collect();
+        let tasks = vec![
+            TaskConfig::new("music", names("intent", 3), names("slot", 2)),
+            TaskConfig::new("topic", names("topic", 2), vec![]),
+        ];
+        let config =
+            ExtractorConfig { buckets: 100, hidden_size: 32, intermediate_size: 64, ..ExtractorConfig::new(tasks) };
+        let weights = ExtractorWeights::synthetic(config, 9).unwrap();
+        loader::extractor::write_gguf(&place.path("a.gguf"), &weights).unwrap();
         place
     }
 
